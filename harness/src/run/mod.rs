@@ -1,0 +1,4 @@
+//! Running scenarios: the event stream, waiting, interruption.
+
+pub mod events;
+pub mod poll;

@@ -1,0 +1,2 @@
+//! Drydock command line.
+fn main() {}
