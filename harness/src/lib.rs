@@ -1,6 +1,10 @@
 //! Makes a lab, breaks it, runs a repair procedure, and judges the result.
 
 pub mod cmd;
+pub mod harbor;
+pub mod lab;
+pub mod observe;
 pub mod paths;
 pub mod run;
+pub mod runbook;
 pub mod scenario;
