@@ -3,8 +3,11 @@
 pub mod cmd;
 pub mod harbor;
 pub mod lab;
+pub mod nearest;
 pub mod observe;
 pub mod paths;
 pub mod run;
 pub mod runbook;
 pub mod scenario;
+pub mod source;
+mod strict;

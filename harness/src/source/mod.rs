@@ -1,0 +1,3 @@
+//! Where images and tools come from.
+
+pub mod versions;
