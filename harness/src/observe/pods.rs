@@ -18,6 +18,9 @@ pub struct PullObservation {
     pub digest: Option<String>,
     /// Why the pod is not on a node, where the scheduler says so.
     pub unschedulable: Option<String>,
+    /// The events that say why the pull failed. From the back-off on, the status of older kubelets no longer has the cause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<String>,
     /// What the node's containerd answered when it was asked itself; absent where nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containerd: Option<String>,
@@ -47,6 +50,7 @@ impl PullObservation {
                 .map(|condition| {
                     format!("{}: {}", condition.reason.unwrap_or_default(), condition.message.unwrap_or_default())
                 }),
+            events: Vec::new(),
             containerd: None,
         }
     }
@@ -54,6 +58,11 @@ impl PullObservation {
     /// Whether the kubelet has tried to pull and failed.
     pub fn failed(&self) -> bool {
         matches!(self.waiting_reason.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"))
+    }
+
+    /// Whether the kubelet's words for the failure, in the status or an event, have `words` in them.
+    pub fn says(&self, words: &str) -> bool {
+        self.waiting_message.iter().chain(&self.events).any(|said| said.contains(words))
     }
 
     /// Whether the attempt has an outcome.

@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::future::try_join_all;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
-    core::v1::{Namespace, Pod},
+    core::v1::{Event as KubeEvent, Namespace, Pod},
 };
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     runtime::watcher,
 };
 use serde_json::json;
@@ -58,7 +58,25 @@ pub async fn everywhere(lab: &Lab, step: &Step, image: &SeedImage) -> Result<Vec
         Err(WaitError::TimedOut { .. }) if !seen.is_empty() => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(seen.into_values().collect())
+    let mut seen: Vec<_> = seen.into_values().collect();
+    if seen.iter().any(PullObservation::failed) {
+        add_events(lab, &mut seen).await?;
+    }
+    Ok(seen)
+}
+
+/// Adds to each failed pull what the events of its pod say.
+async fn add_events(lab: &Lab, seen: &mut [PullObservation]) -> Result<(), LabError> {
+    let failed = ListParams::default().fields("involvedObject.kind=Pod,reason=Failed");
+    let events = Api::<KubeEvent>::namespaced(lab.client.clone(), APP)
+        .list(&failed)
+        .await
+        .map_err(LabError::kube("list the events of the test workload"))?;
+    for pull in seen.iter_mut().filter(|pull| pull.failed()) {
+        let own = events.iter().filter(|event| event.involved_object.name.as_ref() == Some(&pull.pod));
+        pull.events = own.filter_map(|event| event.message.clone()).collect();
+    }
+    Ok(())
 }
 
 fn words(seen: &BTreeMap<String, PullObservation>, nodes: usize) -> String {

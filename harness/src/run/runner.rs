@@ -1,6 +1,6 @@
 //! Running the cells of a scenario: baseline, fault, symptom, then per cell its procedure and the judgement.
 
-use std::time::Instant;
+use std::{sync::Mutex, time::Instant};
 
 use futures::future::BoxFuture;
 
@@ -12,9 +12,9 @@ use crate::{
         pods::PullObservation,
         symptom::{Judgement, pulled_everywhere},
     },
-    report::evidence::Evidence,
+    report::evidence::{Evidence, EvidenceError, Phase},
     runbook::{self, run::Transcript},
-    scenario::{CellPlan, ScenarioSpec, Verdict},
+    scenario::{CellPlan, CellResult, ScenarioSpec, Verdict},
 };
 
 /// What was seen of every node's pull.
@@ -46,8 +46,9 @@ pub trait Scenario: Send + Sync {
     fn symptom(&self, nodes: &[String], seen: &[PullObservation]) -> Judgement;
 }
 
-/// Runs `cells`, which are in the order of their scenarios and variants, and emits the result of each. A lab fault ends the run:
-/// the cell at hand is `lab broken`, what comes after it is left out.
+/// Runs `cells`, which are in the order of their scenarios and variants, emits the result of each and adds it to `results`,
+/// which keeps them also when the run is dropped half way. A lab fault ends the run: the cell at hand is `lab broken`, what
+/// comes after it is left out.
 ///
 /// # Errors
 /// The lab fault.
@@ -57,10 +58,12 @@ pub async fn run(
     cells: &[CellPlan],
     events: &Events,
     evidence: &Evidence,
+    results: &Mutex<Vec<CellResult>>,
 ) -> Result<(), LabError> {
     let image = SeedImage::build("library/app", "v1", 256 * 1024)
         .map_err(|error| LabError::NotInOrder(format!("build the image under test: {error}")))?;
-    events.step("seed images", |_| seed(lab, &image)).await?;
+    let image = &image;
+    events.step("seed images", |_| seed(lab, image)).await?;
     for group in cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)) {
         let Some(first) = group.first() else { continue };
         let Some(scenario) = scenarios.iter().find(|scenario| scenario.spec().name == first.scenario) else {
@@ -69,7 +72,7 @@ pub async fn run(
         let name = format!("{}/{}", first.scenario, first.variant);
         events
             .step(name, |step| async move {
-                let story = Story { lab, scenario: scenario.as_ref(), variant: &first.variant, image: &image, evidence };
+                let story = Story { lab, scenario: scenario.as_ref(), variant: &first.variant, image, evidence, results };
                 story.tell(group, &step).await
             })
             .await?;
@@ -90,6 +93,7 @@ struct Story<'a> {
     variant: &'a str,
     image: &'a SeedImage,
     evidence: &'a Evidence,
+    results: &'a Mutex<Vec<CellResult>>,
 }
 
 /// How the lab stands before a cell.
@@ -130,6 +134,9 @@ impl Story<'_> {
 
     fn finish(&self, events: &Events, cell: &CellPlan, verdict: Verdict, begun: Instant, reason: String) {
         let result = cell.result(verdict, begun.elapsed().as_secs_f64(), reason);
+        if let Ok(mut results) = self.results.lock() {
+            results.push(result.clone());
+        }
         events.emit(EventKind::CellFinished { cell: result });
     }
 
@@ -174,7 +181,8 @@ impl Story<'_> {
         events
             .step(format!("{} {procedure}", cell.role), |step| async move {
                 let transcript = runbook::run::run(&runbook, self.lab, &step).await?;
-                self.evidence.text(&step, &self.path(procedure), "transcript.md", &transcript.text());
+                let kept = self.phase(procedure).text(&step, "transcript.md", &transcript.text());
+                self.say_if_lost(&step, kept);
                 let seen = self.observe(procedure, &step).await?;
                 let (verdict, reason) = self.judge(&transcript, &seen, before, procedure, &step).await?;
                 let unchanged = self.scenario.symptom(&self.lab.node_names(), &seen).holds();
@@ -229,12 +237,17 @@ impl Story<'_> {
     }
 
     fn keep(&self, step: &Step, phase: &str, name: &str, value: &impl serde::Serialize) {
-        if let Ok(text) = serde_json::to_string_pretty(value) {
-            self.evidence.text(step, &self.path(phase), name, &text);
-        }
+        self.say_if_lost(step, self.phase(phase).json(step, name, value));
     }
 
-    fn path(&self, phase: &str) -> String {
-        format!("{}/{}/{phase}", self.scenario.spec().name, self.variant)
+    fn phase(&self, phase: &str) -> Phase {
+        self.evidence.phase(&self.scenario.spec().name, self.variant, phase)
+    }
+
+    /// Evidence that cannot be written is said, but changes no verdict.
+    fn say_if_lost(&self, step: &Step, kept: Result<(), EvidenceError>) {
+        if let Err(error) = kept {
+            step.events().note(error.to_string());
+        }
     }
 }

@@ -148,7 +148,7 @@ pub fn unknown_authority(nodes: &[String], seen: &[PullObservation]) -> Judgemen
             wrong.push(format!("{node}: no pod ran there"));
             continue;
         };
-        let pod_says = pull.waiting_message.as_deref().is_some_and(|message| message.contains(UNKNOWN_AUTHORITY));
+        let pod_says = pull.says(UNKNOWN_AUTHORITY);
         let node_says = pull.containerd.as_deref().is_some_and(|answer| answer.contains(UNKNOWN_AUTHORITY));
         match (pull.failed(), pod_says, node_says) {
             (true, true, true) => {}
