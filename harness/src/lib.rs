@@ -5,5 +5,6 @@ pub mod nearest;
 pub mod paths;
 pub mod run;
 pub mod scenario;
+pub mod selection;
 pub mod source;
 pub mod strict;
