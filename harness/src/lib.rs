@@ -9,5 +9,6 @@ pub mod paths;
 pub mod run;
 pub mod runbook;
 pub mod scenario;
+pub mod selection;
 pub mod source;
 mod strict;
