@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod cluster;
+pub mod engine;
 pub mod network;
 pub mod node;
 
