@@ -3,6 +3,7 @@
 pub mod cmd;
 pub mod nearest;
 pub mod paths;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod selection;
