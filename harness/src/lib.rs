@@ -6,6 +6,7 @@ pub mod lab;
 pub mod nearest;
 pub mod observe;
 pub mod paths;
+pub mod report;
 pub mod run;
 pub mod runbook;
 pub mod scenario;
