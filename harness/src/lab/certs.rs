@@ -40,7 +40,7 @@ impl NodeTrust {
         if let Some(ca) = &self.system_store {
             script.push_str(&system_store_script(ca));
         }
-        script.push_str("systemctl restart containerd\n");
+        script.push_str(RESTART);
         script
     }
 }
@@ -59,6 +59,16 @@ rm -rf /etc/containerd/certs.d
 if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
   rm -f /usr/local/share/ca-certificates/*.crt
   update-ca-certificates --fresh >/dev/null 2>&1
+fi
+"#;
+
+/// systemd calls containerd started also when its CRI part failed to load, for example for want of inotify instances.
+const RESTART: &str = r#"
+systemctl restart containerd
+if ! ctr plugins ls | grep -E '^io.containerd.grpc.v1 +cri ' | grep -q ' ok'; then
+  journalctl -u containerd -n 200 --no-pager -o cat | grep -E 'level=(error|warning)' | grep -i cri | tail -3
+  echo "containerd runs without its CRI part" >&2
+  exit 1
 fi
 "#;
 

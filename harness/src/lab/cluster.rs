@@ -35,46 +35,22 @@ pub struct Parts {
     pub source: String,
     /// The `kind` program.
     pub kind: PathBuf,
-    /// The folder with `kubectl` and `helm`.
-    pub tools: PathBuf,
+    /// The `kubectl` program.
+    pub kubectl: PathBuf,
+    /// The `helm` program.
+    pub helm: PathBuf,
     /// The node image, present in the engine.
     pub node_image: String,
     /// Whether the node image lays the pod network by itself, so that kind's default is off.
     pub own_network: bool,
     /// local-path-provisioner's manifest.
     pub local_path: String,
-    /// The chart and how Helm finds it.
-    pub chart: Chart,
+    /// Harbor's chart: a folder or a packed chart.
+    pub chart: PathBuf,
     /// Lines added to `values.yaml`, such as the stand-in's image.
     pub extra_values: String,
     /// Which Harbor the chart installs.
     pub harbor_kind: HarborKind,
-}
-
-/// How Helm finds Harbor's chart.
-#[derive(Debug, Clone)]
-pub enum Chart {
-    /// A folder.
-    Folder(PathBuf),
-    /// A chart repository.
-    Repository {
-        /// Its address.
-        url: String,
-        /// The chart's version.
-        version: String,
-    },
-}
-
-impl Chart {
-    /// The arguments that name the chart to Helm.
-    pub fn args(&self) -> Vec<String> {
-        match self {
-            Chart::Folder(path) => vec![path.to_string_lossy().into_owned()],
-            Chart::Repository { url, version } => {
-                ["harbor", "--repo", url, "--version", version].map(str::to_owned).into()
-            }
-        }
-    }
 }
 
 /// How the lab is to be.
@@ -102,6 +78,7 @@ pub async fn create(
     events
         .step("make the lab", |step| async move {
             let events = step.events();
+            let tools = lay_tools(parts, spec)?;
             events.step("create the cluster", |step| create_cluster(docker, parts, spec, step)).await?;
             let (client, nodes) = connect(docker, spec).await?;
             let address = address(docker, spec).await?;
@@ -117,7 +94,7 @@ pub async fn create(
                     release: "harbor".to_owned(),
                     admin_password: ADMIN_PASSWORD.to_owned(),
                 },
-                tools: parts.tools.clone(),
+                tools,
                 chart: parts.chart.clone(),
             };
             let values = VALUES.replace("{address}", &address).replace("{password}", ADMIN_PASSWORD);
@@ -129,6 +106,21 @@ pub async fn create(
             Ok((lab, facts))
         })
         .await
+}
+
+/// A folder in the lab's with the programs that procedures call, under the names by which they call them.
+fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
+    let dir = spec.dir.join("bin");
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LabError::File { doing: "make", path, source }
+    };
+    std::fs::create_dir_all(&dir).map_err(wrong(&dir))?;
+    for (name, program) in [("kubectl", &parts.kubectl), ("helm", &parts.helm)] {
+        let link = dir.join(name);
+        std::os::unix::fs::symlink(program, &link).map_err(wrong(&link))?;
+    }
+    Ok(dir)
 }
 
 async fn create_cluster(docker: &Docker, parts: &Parts, spec: &LabSpec, step: Step) -> Result<(), LabError> {
@@ -213,7 +205,7 @@ async fn install_storage(lab: &Lab, parts: &Parts) -> Result<(), LabError> {
 async fn install_harbor(lab: &Lab, parts: &Parts, step: Step) -> Result<(), LabError> {
     lab.helm()
         .args(["install", &lab.harbor.release])
-        .args(parts.chart.args())
+        .arg(&parts.chart)
         .args(["-n", &lab.harbor.namespace, "--create-namespace", "-f", "values.yaml"])
         .run()
         .await?;
@@ -315,11 +307,12 @@ mod tests {
         let parts = Parts {
             source: "packages".into(),
             kind: "kind".into(),
-            tools: "tools".into(),
+            kubectl: "kubectl".into(),
+            helm: "helm".into(),
             node_image: "node".into(),
             own_network: true,
             local_path: String::new(),
-            chart: Chart::Folder("chart".into()),
+            chart: "chart".into(),
             extra_values: String::new(),
             harbor_kind: HarborKind::StandIn,
         };

@@ -32,8 +32,8 @@ pub struct Lab {
     pub harbor: Harbor,
     /// The folder with `kubectl` and `helm`, first in every procedure's `PATH`.
     pub tools: PathBuf,
-    /// The chart that Harbor was installed from.
-    pub chart: cluster::Chart,
+    /// The chart that Harbor was installed from: a folder or a packed chart.
+    pub chart: PathBuf,
 }
 
 /// The lab failed. Nothing is said of a procedure.

@@ -18,7 +18,10 @@ use serde_json::json;
 use super::{pods::PullObservation, watch};
 use crate::{
     harbor::seed::SeedImage,
-    lab::{Lab, LabError, node::Node},
+    lab::{
+        Lab, LabError,
+        node::{Node, NodeError},
+    },
     run::{
         events::Step,
         poll::{Look, WaitError, poll},
@@ -162,9 +165,15 @@ names=$($ctr images ls -q | grep -E '/{repository}[:@]|^{config}$' || true)
 }
 
 /// Asks a node's containerd itself to pull `image`, as the kubelet would, and returns its answer.
+///
+/// # Errors
+/// The node has no program to ask with: stock kind nodes have `crictl`, Drydock's own have `cri-pull`.
 pub async fn ask_containerd(node: &Node, image: &str) -> Result<String, LabError> {
-    let script = format!(
-        "if command -v crictl >/dev/null; then crictl pull '{image}'; else cri-pull '{image}'; fi"
-    );
-    Ok(node.exec(&script, &[], PULL).await?.output.trim().to_owned())
+    let script = format!("if command -v crictl >/dev/null; then crictl pull '{image}'; else cri-pull '{image}'; fi");
+    let answer = node.exec(&script, &[], PULL).await?;
+    // The shell's own status for a program that is not there.
+    if answer.code == 127 {
+        return Err(NodeError::Failed { node: node.name.clone(), code: answer.code, said: answer.output }.into());
+    }
+    Ok(answer.output.trim().to_owned())
 }

@@ -126,7 +126,7 @@ async fn rotate(lab: &Lab, step: &Step) -> Result<(), LabError> {
     let old = lab.harbor.ca(&lab.client).await?;
     lab.helm()
         .args(["upgrade", &lab.harbor.release])
-        .args(lab.chart.args())
+        .arg(&lab.chart)
         .args(["-n", &lab.harbor.namespace, "-f", "values.yaml"])
         .run()
         .await?;
