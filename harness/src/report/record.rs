@@ -116,11 +116,7 @@ impl Record {
     pub fn cells(&self) -> Vec<CellResult> {
         let planned = self.planned.iter().map(|plan| {
             let result = self.results.iter().find(|cell| same(cell, &plan.scenario, &plan.variant, &plan.procedure));
-            result.cloned().unwrap_or_else(|| {
-                let mut skipped = plan.result(Verdict::Skipped, 0.0, NOT_RUN);
-                skipped.as_expected = false;
-                skipped
-            })
+            result.cloned().unwrap_or_else(|| plan.result(Verdict::Skipped, 0.0, NOT_RUN))
         });
         let unplanned = self.results.iter().filter(|cell| self.plan(cell).is_none());
         planned.chain(unplanned.cloned()).collect()
