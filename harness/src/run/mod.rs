@@ -1,4 +1,5 @@
 //! Running scenarios: the event stream, waiting, interruption.
 
+pub mod cancel;
 pub mod events;
 pub mod poll;
