@@ -6,11 +6,16 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use harness::{
     cmd::Output,
-    lab::engine::{ConnectOptions, Engine, programs},
+    lab::{
+        engine::{ConnectOptions, Engine, programs},
+        gc::{GcOptions, GcReport, KIND_LABEL, gc, remove_lab},
+        ledger::{LAB_LABEL, Ledger},
+    },
     paths::Paths,
     run::events::Events,
 };
@@ -70,10 +75,35 @@ impl Cache {
         processes.chain(lines).chain(mounts).chain(files).chain(links).collect()
     }
 
-    /// A process that uses the engine, once it does.
-    fn user(&self) -> Child {
-        let mut user =
-            Command::new(ENGINE_USER).arg(self.0.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// What gc may do is the same as a user may.
+    async fn gc(&self, all: bool) -> GcReport {
+        let connect = ConnectOptions { provision: false, candidates: Vec::new(), runtime: Some(ENGINE_USER.into()) };
+        gc(&self.paths(), &GcOptions { all, connect }, &Events::discard()).await.unwrap()
+    }
+
+    /// The names of all containers, networks and volumes, but for those that every engine has.
+    async fn objects(&self) -> Vec<String> {
+        let engine = self.connect(true).await;
+        let mut names = Vec::new();
+        for list in [&["ps", "--all", "--format", "{{.Names}}"][..], &["network", "ls", "--format", "{{.Name}}"]] {
+            names.extend(docker(&engine, list).await.unwrap().stdout.lines().map(str::to_owned));
+        }
+        names.extend(docker(&engine, &["volume", "ls", "-q"]).await.unwrap().stdout.lines().map(str::to_owned));
+        engine.leave(&Events::discard()).await.unwrap();
+        names.retain(|name| !["bridge", "host", "none"].contains(&name.as_str()));
+        names.sort();
+        names
+    }
+
+    /// A process that uses the engine, once it does, with a lab of this name.
+    fn user(&self, lab: Option<&str>) -> Child {
+        let mut user = Command::new(ENGINE_USER)
+            .arg(self.0.path())
+            .args(lab)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut host = String::new();
         BufReader::new(user.stdout.take().unwrap()).read_line(&mut host).unwrap();
         assert!(host.starts_with("unix://"), "the user got no engine");
@@ -83,8 +113,11 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        if let Some(pid) = self.engine() {
+        // Only after a failure is there one; its data cannot be removed while it runs.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Some(pid) = self.engine().filter(|_| Instant::now() < deadline) {
             let _ = kill_process(pid, Signal::TERM);
+            std::thread::sleep(Duration::from_millis(200));
         }
     }
 }
@@ -166,7 +199,7 @@ async fn two_users_share_one_engine_and_the_last_to_leave_stops_it() {
 #[tokio::test]
 async fn the_engine_outlives_a_killed_user_and_the_next_one_takes_it_over() {
     let cache = Cache::new();
-    let mut user = cache.user();
+    let mut user = cache.user(None);
     let engine = cache.engine().unwrap();
     user.kill().unwrap();
     user.wait().unwrap();
@@ -179,7 +212,7 @@ async fn the_engine_outlives_a_killed_user_and_the_next_one_takes_it_over() {
 #[tokio::test]
 async fn a_user_in_another_process_keeps_the_engine() {
     let cache = Cache::new();
-    let mut user = cache.user();
+    let mut user = cache.user(None);
     cache.connect(false).await.leave(&Events::discard()).await.unwrap();
     assert!(cache.engine().is_some());
     drop(user.stdin.take());
@@ -259,4 +292,105 @@ async fn two_caches_have_engines_side_by_side() {
     one.docker().ping().await.unwrap();
     one.leave(&events).await.unwrap();
     assert_eq!(here.traces(), Vec::<String>::new());
+}
+
+/// A cache whose engine has the image, a container of someone else's on a cluster of the lab's name, and the lab `one` of
+/// a process that lives.
+async fn with_a_lab() -> (Cache, Child) {
+    let cache = Cache::new();
+    let engine = cache.connect(true).await;
+    import_image(&engine).await;
+    let node = format!("{KIND_LABEL}=drydock-one");
+    docker(&engine, &["run", "--detach", "--label", &node, "--name", "not-ours", "tool", "/tool"]).await.unwrap();
+    let user = cache.user(Some("one"));
+    engine.leave(&Events::discard()).await.unwrap();
+    (cache, user)
+}
+
+fn kill(mut process: Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+const ALL_AND_ENGINE: [&str; 7] = [
+    "container drydock-one-node",
+    "container drydock-one-helper",
+    "network drydock-one",
+    "folder CACHE/work",
+    "volume drydock-one",
+    "folder of lab one",
+    "the private Docker engine (stopped; its images stay)",
+];
+
+fn expect_removed(report: &GcReport, cache: &Cache, expected: &[&str]) {
+    let cache = cache.0.path().to_str().unwrap();
+    let removed: Vec<String> = report.removed.iter().map(|what| what.replace(cache, "CACHE")).collect();
+    assert_eq!(removed, expected, "{report}");
+}
+
+#[tokio::test]
+async fn gc_leaves_a_live_run_alone_and_removes_what_it_left_when_it_was_killed() {
+    let (cache, user) = with_a_lab().await;
+    let report = cache.gc(false).await;
+    assert_eq!(report.removed, Vec::<String>::new());
+    assert_eq!(report.spared.len(), 1);
+    assert!(report.spared[0].why.starts_with("in use by process "), "{report}");
+
+    kill(user);
+    let report = cache.gc(false).await;
+    expect_removed(&report, &cache, &ALL_AND_ENGINE);
+    assert_eq!(report.spared[0].what, "container not-ours");
+    assert!(report.spared[0].why.starts_with("it is not on the lab's network drydock-one"), "{report}");
+    assert!(report.left.is_empty(), "{report}");
+    assert_eq!(cache.traces(), Vec::<String>::new());
+    assert_eq!(cache.objects().await, ["not-ours"]);
+}
+
+#[tokio::test]
+async fn gc_starts_a_killed_engine_to_remove_what_is_on_its_disk() {
+    let (cache, user) = with_a_lab().await;
+    let engine = cache.connect(false).await;
+    docker(&engine, &["rm", "--force", "not-ours"]).await.unwrap();
+    kill(user);
+    kill_process(cache.engine().unwrap(), Signal::KILL).unwrap();
+    drop(engine);
+    let report = cache.gc(false).await;
+    expect_removed(&report, &cache, &ALL_AND_ENGINE);
+    assert_eq!(report.left, []);
+    assert_eq!(cache.traces(), Vec::<String>::new());
+    assert_eq!(cache.objects().await, Vec::<String>::new());
+    assert_eq!(cache.gc(false).await.to_string(), "nothing to remove");
+}
+
+#[tokio::test]
+async fn gc_leaves_a_kept_lab_and_its_engine_unless_told_otherwise() {
+    let (cache, user) = with_a_lab().await;
+    kill(user);
+    let engine = cache.connect(false).await;
+    docker(&engine, &["rm", "--force", "not-ours"]).await.unwrap();
+    engine.hold("one").unwrap();
+    Ledger::open(&cache.paths(), "one").unwrap().keep(true).unwrap();
+    engine.leave(&Events::discard()).await.unwrap();
+    let report = cache.gc(false).await;
+    assert_eq!((report.removed.len(), report.spared[0].what.as_str()), (0, "lab one"), "{report}");
+    let report = cache.gc(true).await;
+    expect_removed(&report, &cache, &ALL_AND_ENGINE);
+    assert_eq!(cache.traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_lab_is_removed_with_all_that_it_has_made_and_strays_go_too() {
+    let (cache, user) = with_a_lab().await;
+    kill(user);
+    let engine = cache.connect(false).await;
+    docker(&engine, &["rm", "--force", "not-ours"]).await.unwrap();
+    let label = format!("{LAB_LABEL}=gone");
+    docker(&engine, &["run", "--detach", "--label", &label, "--name", "stray", "tool", "/tool"]).await.unwrap();
+    let ledger = Ledger::open(&cache.paths(), "one").unwrap();
+    let report = remove_lab(&engine, &cache.paths(), ledger, &Events::discard()).await;
+    expect_removed(&report, &cache, &ALL_AND_ENGINE[..6]);
+    let report = cache.gc(false).await;
+    expect_removed(&report, &cache, &["container stray"]);
+    engine.leave(&Events::discard()).await.unwrap();
+    assert_eq!(cache.traces(), Vec::<String>::new());
 }

@@ -266,6 +266,17 @@ pub struct EngineInfo {
     pub local: bool,
 }
 
+/// What there is of a private engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// Its address.
+    pub host: String,
+    /// Whether it runs, or was killed and has left processes, mounts or the like.
+    pub on_machine: bool,
+    /// The labs that hold it.
+    pub held_by: Vec<String>,
+}
+
 /// An engine in use.
 #[derive(Debug)]
 pub struct Engine {
@@ -288,11 +299,16 @@ impl Engine {
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub async fn attach(host: &str, paths: &Paths, events: &Events) -> Result<Self, EngineError> {
-        let private = Private::at(paths);
-        if host == private.host() {
+    pub async fn attach(
+        host: &str,
+        options: &ConnectOptions,
+        paths: &Paths,
+        events: &Events,
+    ) -> Result<Self, EngineError> {
+        if host == Private::at(paths).host() {
+            let runtime = options.runtime.as_deref();
             let start =
-                |step: Step| async move { Self::of_private(Private::start(paths, None, &step).await?, &step).await };
+                |step: Step| async move { Self::of_private(Private::start(paths, runtime, &step).await?, &step).await };
             return events.step("reach the private Docker engine", start).await;
         }
         let candidate = Candidate { host: host.to_owned(), origin: Origin::Default };
@@ -300,6 +316,23 @@ impl Engine {
             Ok(answer) => Self::of_other(&candidate, answer).await,
             Err(error) => Err(EngineError::Unreachable { candidate: host.to_owned(), why: error.to_string() }),
         }
+    }
+
+    /// What there is of a cache's private engine, without using it.
+    ///
+    /// # Errors
+    /// Its folder cannot be read.
+    pub fn remains(paths: &Paths) -> Result<Remains, EngineError> {
+        let private = Private::at(paths);
+        Ok(Remains { host: private.host(), on_machine: private.has_remains(), held_by: private.held_by()? })
+    }
+
+    /// Ends the hold of a lab on a cache's private engine, without using it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The marker file could not be removed.
+    pub fn release_hold(paths: &Paths, lab: &str) -> Result<(), EngineError> {
+        Private::at(paths).release(lab)
     }
 
     async fn find(options: &ConnectOptions, paths: &Paths, step: &Step) -> Result<Self, EngineError> {

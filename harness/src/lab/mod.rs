@@ -3,8 +3,11 @@
 pub mod certs;
 pub mod cluster;
 pub mod engine;
+pub mod gc;
+pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod preflight;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -2,8 +2,7 @@
 
 use bollard::{Docker, models::NetworkCreateRequest};
 
-/// The label on everything that Drydock makes; its value is the lab's id.
-pub const LAB_LABEL: &str = "io.drydock.lab";
+use super::ledger::LAB_LABEL;
 
 /// Makes the network, named like the cluster, for the lab `lab`.
 ///
@@ -18,12 +17,4 @@ pub async fn create(docker: &Docker, name: &str, lab: &str) -> Result<(), bollar
         ..Default::default()
     };
     docker.create_network(request).await.map(|_| ())
-}
-
-/// Removes the network; one that is not there is no error.
-pub async fn remove(docker: &Docker, name: &str) -> Result<(), bollard::errors::Error> {
-    match docker.remove_network(name).await {
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-        other => other,
-    }
 }

@@ -65,11 +65,6 @@ impl PullObservation {
         self.waiting_message.iter().chain(&self.events).any(|said| said.contains(words))
     }
 
-    /// Whether the attempt has an outcome.
-    pub fn settled(&self) -> bool {
-        self.digest.is_some() || self.failed()
-    }
-
     /// The attempt in a few words.
     pub fn words(&self) -> String {
         let node = if self.node.is_empty() { "no node" } else { &self.node };

@@ -34,26 +34,38 @@ pub const APP: &str = "app";
 const PULL: Duration = Duration::from_secs(60);
 const GONE: Duration = Duration::from_secs(60);
 
-/// Pulls `image` on every node of the lab, and tells what each pod came to. A pod that comes to nothing in time is told as
-/// it stands; only a cluster that cannot be asked is an error.
-pub async fn everywhere(lab: &Lab, step: &Step, image: &SeedImage) -> Result<Vec<PullObservation>, LabError> {
+/// Pulls `image` on every node of the lab, and tells what each pod came to. A failure that is not `decisive` may pass by
+/// itself, as the 502 while Harbor's pods are not Ready again after a restart of their kubelet: such a pod has its whole
+/// time, in which the kubelet tries again. A pod that comes to nothing in time is told as it stands; only a cluster that
+/// cannot be asked is an error.
+pub async fn everywhere(
+    lab: &Lab,
+    step: &Step,
+    image: &SeedImage,
+    decisive: impl Fn(&PullObservation) -> bool,
+) -> Result<Vec<PullObservation>, LabError> {
     remove(lab, step).await?;
     try_join_all(lab.nodes.iter().map(|node| purge(node, step, image))).await?;
     create(lab, &lab.harbor.image(&image.repository, &image.tag)).await?;
     let mut seen = BTreeMap::new();
     let nodes = lab.nodes.len();
+    let settled = |pull: &PullObservation| pull.digest.is_some() || (pull.failed() && decisive(pull));
     let outcome = watch::until(step, "a pull on every node", PULL, pods(lab), selector(), |pods| {
         for pod in pods.values().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
             let now = PullObservation::of(pod);
-            // The kubelet alternates between ErrImagePull, which has the cause, and ImagePullBackOff.
-            seen.entry(now.pod.clone()).and_modify(|before: &mut PullObservation| {
-                if !before.failed() || now.digest.is_some() {
-                    *before = now.clone();
-                }
-            }).or_insert(now);
+            seen.entry(now.pod.clone())
+                .and_modify(|before: &mut PullObservation| {
+                    if !settled(before) {
+                        *before = now.clone();
+                    }
+                })
+                .or_insert(now);
         }
-        let settled = seen.values().filter(|pull| pull.settled()).count();
-        Ok(if settled >= nodes { Look::Ready(()) } else { Look::NotYet(words(&seen, nodes)) })
+        let open: Vec<String> = seen.values().filter(|pull| !settled(pull)).map(PullObservation::words).collect();
+        if seen.len() >= nodes && open.is_empty() {
+            return Ok(Look::Ready(()));
+        }
+        Ok(Look::NotYet(format!("{} of {nodes} pods made; {}", seen.len(), open.join("; "))))
     })
     .await;
     match outcome {
@@ -80,11 +92,6 @@ async fn add_events(lab: &Lab, seen: &mut [PullObservation]) -> Result<(), LabEr
         pull.events = own.filter_map(|event| event.message.clone()).collect();
     }
     Ok(())
-}
-
-fn words(seen: &BTreeMap<String, PullObservation>, nodes: usize) -> String {
-    let open: Vec<String> = seen.values().filter(|pull| !pull.settled()).map(PullObservation::words).collect();
-    format!("{} of {nodes} pods made; {}", seen.len(), open.join("; "))
 }
 
 /// Removes the workload and waits until its pods are gone.

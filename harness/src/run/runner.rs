@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use super::events::{EventKind, Events, Step};
 use crate::{
     harbor::{inventory::Inventory, registry::Registry, seed::SeedImage},
-    lab::{Lab, LabError},
+    lab::{Lab, LabError, cluster},
     observe::{
         pods::PullObservation,
         symptom::{Judgement, pulled_everywhere},
@@ -220,6 +220,7 @@ impl Story<'_> {
             };
             return Ok((Verdict::NotHealed, reason));
         }
+        cluster::wait_for_harbor(self.lab, step).await?;
         let after = Inventory::take(self.lab).await?;
         self.keep(step, procedure, "inventory.json", &after);
         let lost = before.lost(&after);

@@ -291,13 +291,11 @@ impl Private {
     }
 
     /// The labs that hold the engine.
-    #[expect(dead_code, reason = "for gc")]
     pub fn held_by(&self) -> Result<Vec<String>, EngineError> {
         self.layout.held_by()
     }
 
     /// Whether an engine runs, or something of one that was killed is left.
-    #[expect(dead_code, reason = "for gc")]
     pub fn has_remains(&self) -> bool {
         self.layout.process().is_some() || self.layout.containerd().is_some() || self.layout.exec().exists()
     }
