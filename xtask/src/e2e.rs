@@ -1,22 +1,26 @@
 //! `cargo xtask e2e`: run scenarios.
 
-use std::{path::PathBuf, sync::Mutex, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use clap::Args;
 use harness::{
-    report::{self, ReportOptions, Reporter, evidence::Evidence},
+    report::{ReportOptions, Reporter, TerminalMode, evidence::Evidence},
     run::{
         events::{EventKind, Events},
         runner::{self, Scenario},
     },
-    scenario::{CellPlan, CellResult},
+    scenario::CellPlan,
     selection,
 };
 
 use crate::{
     Keep, LabArgs,
     exit::{self, Failure},
-    session::{self, Ended, Session, Setup},
+    session::{self, LabWish, Session, Setup},
 };
 
 #[derive(Args)]
@@ -49,37 +53,52 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let id = session::new_id();
 
     let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(receiver, ReportOptions::new(&args.report)).map_err(Failure::input)?;
-    let evidence = Evidence::new(&args.report, session::secrets());
+    let options = ReportOptions { dir: Some(args.report.clone()), terminal: TerminalMode::Auto };
+    let reporter = Reporter::start(receiver, options).map_err(Failure::input)?;
+    let evidence = Evidence::new(Some(args.report)).map_err(Failure::input)?;
     events.emit(EventKind::RunStarted { run: id.clone(), cells: cells.clone() });
     let begun = Instant::now();
-    let results = Mutex::new(Vec::new());
-    let ended = session::guarded(&events, async |session: &mut Session| {
-        session.prepare(&setup, &events).await?;
-        let (lab, _) = session.make_lab(&id, None, &events).await?;
-        runner::run(&lab, &scenarios, &cells, &events, &evidence, &results).await.map_err(Failure::lab)
-    })
-    .await;
-    let results = results.into_inner().unwrap_or_default();
-    let as_expected = results.len() == cells.len() && results.iter().all(|cell: &CellResult| cell.as_expected);
-    let Ended { session, outcome } = ended;
+
+    let session = Session::new(setup, events.clone());
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let reach = Arc::new(Mutex::new(None));
+    let work = {
+        let (session, events, results, reach) = (session.clone(), events.clone(), results.clone(), reach.clone());
+        async move {
+            let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
+            evidence.hide(&lab.harbor.admin_password);
+            if let Ok(mut reach) = reach.lock() {
+                *reach = Some(session::how_to_reach(&lab, &facts));
+            }
+            runner::run(&lab, &scenarios, &cells, &events, &evidence, &results).await.map_err(Failure::lab)
+        }
+    };
+    let outcome = session::guarded(&events, work).await;
+
+    let as_expected = results.lock().is_ok_and(|results| results.iter().all(|cell| cell.as_expected));
     let keep = match args.keep {
         Keep::Always => true,
-        Keep::OnFailure => outcome.is_err() || !as_expected,
+        // Who interrupts a run wants it gone.
+        Keep::OnFailure => !as_expected || outcome.as_ref().is_err_and(|failure| failure.code() != exit::INTERRUPTED),
         Keep::Never => false,
     };
-    let cleaned = session.end(keep, &events).await;
-    let error = outcome.as_ref().err().or(cleaned.as_ref().err());
+    let outcome = match (outcome, session.end(keep).await) {
+        (Ok(()), cleaned) => cleaned,
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(cleaning)) => Err(failure.and(&cleaning)),
+    };
     events.emit(EventKind::RunFinished {
-        passed: as_expected && error.is_none(),
+        passed: as_expected && outcome.is_ok(),
         seconds: begun.elapsed().as_secs_f64(),
-        error: error.map(Failure::words),
+        error: outcome.as_ref().err().map(ToString::to_string),
     });
-    drop(events);
-    reporter.finish().map_err(Failure::lab)?;
-    match (outcome, cleaned) {
-        (Err(failure), _) | (Ok(()), Err(failure)) => Ok(failure.code()),
-        (Ok(()), Ok(())) if as_expected => Ok(exit::AS_EXPECTED),
-        (Ok(()), Ok(())) => Ok(exit::NOT_AS_EXPECTED),
+    let report = reporter.finish().map_err(Failure::lab)?;
+    if keep && let Some(lines) = reach.lock().ok().and_then(|mut reach| reach.take()) {
+        println!("\n{lines}");
     }
+    Ok(match outcome {
+        Err(failure) => failure.code(),
+        Ok(()) if report.passed => exit::AS_EXPECTED,
+        Ok(()) => exit::NOT_AS_EXPECTED,
+    })
 }

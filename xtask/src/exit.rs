@@ -29,9 +29,20 @@ impl Failure {
         Self { code: LAB_BROKEN, error: error.into() }
     }
 
+    /// Some test failed.
+    pub fn tests(error: impl Into<anyhow::Error>) -> Self {
+        Self { code: NOT_AS_EXPECTED, error: error.into() }
+    }
+
     /// A signal ended the work.
-    pub fn interrupted() -> Self {
-        Self { code: INTERRUPTED, error: anyhow::anyhow!("interrupted") }
+    pub fn interrupted(signal: &str) -> Self {
+        Self { code: INTERRUPTED, error: anyhow::anyhow!("interrupted by {signal}") }
+    }
+
+    /// This failure, and that another came of cleaning up after it.
+    pub fn and(self, cleaning: &Failure) -> Self {
+        let error = anyhow::anyhow!("{self}; and then {cleaning}");
+        Self { code: self.code, error }
     }
 
     /// The exit code.
@@ -39,20 +50,15 @@ impl Failure {
         self.code
     }
 
-    /// The error's words.
-    pub fn words(&self) -> String {
-        format!("{:#}", self.error)
-    }
-
     /// Tells the user, and returns the exit code.
     pub fn report(self) -> u8 {
-        eprintln!("error: {}", self.words());
+        eprintln!("error: {self}");
         self.code
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.words())
+        write!(f, "{:#}", self.error)
     }
 }

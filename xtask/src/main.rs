@@ -48,6 +48,9 @@ pub struct LabArgs {
     /// Where images and tools come from
     #[arg(long, value_enum, default_value_t = Source::Auto)]
     source: Source,
+    /// The Kubernetes version, one of those in fixtures/versions.toml
+    #[arg(long, value_name = "VERSION")]
+    k8s: Option<String>,
 }
 
 /// Where images and tools come from.
