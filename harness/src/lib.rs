@@ -4,3 +4,4 @@ pub mod cmd;
 pub mod paths;
 pub mod run;
 pub mod scenario;
+pub mod source;
