@@ -30,7 +30,7 @@ use crate::{LabArgs, Source, exit::Failure};
 pub struct Setup {
     pub paths: Paths,
     pub pins: Pins,
-    source: SourceChoice,
+    pub source: SourceChoice,
     provision: bool,
 }
 

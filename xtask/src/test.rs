@@ -42,7 +42,8 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
                 &events,
             )
             .await
-            .map_err(Failure::lab)?;
+            .map_err(Failure::lab)?
+            .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
             let host = engine.host().to_owned();
             drop(engine);
             events.step("cargo test", async |_| run_tests(&args.cargo, &host, &image).await).await

@@ -4,7 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use harness::{
-    lab::{engine::Engine, gc, ledger::Ledger},
+    lab::{
+        engine::{ConnectOptions, Engine},
+        gc,
+        ledger::Ledger,
+    },
     paths::Paths,
     report::{ReportOptions, Reporter, TerminalMode},
     run::events::{EventKind, Events},
@@ -70,7 +74,7 @@ pub async fn down(args: DownArgs) -> Result<u8, Failure> {
     let (events, receiver) = Events::channel();
     let reporter = Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto })
         .map_err(Failure::input)?;
-    let engine = Engine::attach(&ledger.record().docker_host, &paths, &events).await.map_err(Failure::lab)?;
+    let engine = Engine::attach(&ledger.record().docker_host, &ConnectOptions::from_env(false), &paths, &events).await.map_err(Failure::lab)?;
     let report = gc::remove_lab(&engine, &paths, ledger, &events).await;
     let left = engine.leave(&events).await;
     events.emit(EventKind::Note { text: report.to_string() });

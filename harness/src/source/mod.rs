@@ -1,3 +1,289 @@
-//! Where images and tools come from.
+//! Where tools and images come from: `upstream` registries and releases, or `packages`, built here from Debian and Go
+//! packages.
 
+pub mod engine;
+pub mod image;
+pub mod packages;
+pub mod store;
+pub mod upstream;
 pub mod versions;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    engine::EngineRef,
+    packages::PackagesError,
+    store::Artifact,
+    upstream::{Answer, UpstreamError},
+    versions::{Kubernetes, Versions},
+};
+use crate::{paths::Paths, run::events::Events};
+
+/// Why the tools and images could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// From the upstream registries and releases.
+    #[error("get the tools and images from upstream: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// From packages.
+    #[error("build the tools and images from packages: {0}")]
+    Packages(#[from] PackagesError),
+}
+
+/// Where tools and images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Image registries and releases, as everyone has them; the real Harbor.
+    Upstream,
+    /// Built here from Debian and Go packages; the Harbor stand-in.
+    Packages,
+}
+
+impl std::fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SourceKind::Upstream => "upstream",
+            SourceKind::Packages => "packages",
+        })
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceChoice {
+    /// Upstream where its registries answer, else packages.
+    #[default]
+    Auto,
+    /// Upstream, whatever answers.
+    Upstream,
+    /// Packages, whatever answers.
+    Packages,
+}
+
+impl FromStr for SourceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "upstream" => Ok(Self::Upstream),
+            "packages" => Ok(Self::Packages),
+            _ => Err(format!("unknown source `{text}`: it is one of auto, upstream, packages")),
+        }
+    }
+}
+
+/// Which source was taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The source.
+    pub kind: SourceKind,
+    /// The reason, as the end of a sentence.
+    pub why: String,
+}
+
+/// Chooses a source. `Auto` asks every image registry that upstream needs, all at once and once each.
+pub async fn choose(choice: SourceChoice, pins: &Pins) -> Chosen {
+    match choice {
+        SourceChoice::Upstream => Chosen { kind: SourceKind::Upstream, why: "it was asked for".to_owned() },
+        SourceChoice::Packages => Chosen { kind: SourceKind::Packages, why: "it was asked for".to_owned() },
+        SourceChoice::Auto => judge(&upstream::ask_registries(pins).await),
+    }
+}
+
+fn judge(answers: &[Answer]) -> Chosen {
+    let silent: Vec<String> = answers.iter().filter_map(Answer::why_not).collect();
+    if silent.is_empty() {
+        let names: Vec<&str> = answers.iter().map(|answer| &*answer.registry).collect();
+        let why = format!("the image registries answer ({})", names.join(", "));
+        return Chosen { kind: SourceKind::Upstream, why };
+    }
+    let why = format!("not every image registry that upstream needs answers: {}", silent.join("; "));
+    Chosen { kind: SourceKind::Packages, why }
+}
+
+/// What is pinned for one lab.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    /// The oldest Go that the packages can be built with, such as `1.24.2`.
+    pub go: String,
+    /// kind's version.
+    pub kind: String,
+    /// helm's version.
+    pub helm: String,
+    /// Kubernetes' version.
+    pub kubernetes: String,
+    /// kind's own node image, by digest.
+    pub node_image: String,
+    /// The version of etcd that this Kubernetes expects.
+    pub etcd: String,
+    /// The version of containerd in nodes that are built here.
+    pub containerd: String,
+    /// The version of the CNI plugins in nodes that are built here.
+    pub cni_plugins: String,
+    /// The version of coredns that is built here.
+    pub coredns: String,
+    /// The version of the storage provisioner that is built here.
+    pub local_path_packages: String,
+    /// The storage provisioner's image.
+    pub local_path_image: String,
+    /// The image of its helper pods.
+    pub helper_image: String,
+    /// The version of Harbor's chart.
+    pub harbor_chart: String,
+    /// Where Harbor's chart is.
+    pub harbor_chart_repository: String,
+}
+
+impl Pins {
+    /// What is pinned, with one of the pinned Kubernetes versions.
+    pub fn new(versions: &Versions, kubernetes: &Kubernetes) -> Self {
+        Self {
+            go: versions.go.minimum.to_string(),
+            kind: versions.kind.version.to_string(),
+            helm: versions.helm.version.to_string(),
+            kubernetes: kubernetes.version.to_string(),
+            node_image: kubernetes.node_image.to_string(),
+            etcd: kubernetes.etcd.to_string(),
+            containerd: versions.containerd.version.to_string(),
+            cni_plugins: versions.cni_plugins.version.to_string(),
+            coredns: versions.coredns.version.to_string(),
+            local_path_packages: versions.local_path_provisioner.packages_version.to_string(),
+            local_path_image: versions.local_path_provisioner.image.to_string(),
+            helper_image: versions.local_path_provisioner.helper_image.to_string(),
+            harbor_chart: versions.harbor.chart.to_string(),
+            harbor_chart_repository: versions.harbor.chart_repository.clone(),
+        }
+    }
+}
+
+/// The chart that installs Harbor, or what stands in for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chart {
+    /// A folder.
+    Folder(PathBuf),
+    /// A packed chart, fetched and checked.
+    Packed(PathBuf),
+}
+
+impl Chart {
+    /// What `helm install NAME` is to be given.
+    pub fn path(&self) -> &Path {
+        match self {
+            Chart::Folder(path) | Chart::Packed(path) => path,
+        }
+    }
+}
+
+/// The tools and images of one lab, ready to use.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The kind program.
+    pub kind: PathBuf,
+    /// The helm program.
+    pub helm: PathBuf,
+    /// The kubectl program.
+    pub kubectl: PathBuf,
+    /// The node image, present in the engine; for `kind create cluster --image`.
+    pub node_image: String,
+    /// The chart.
+    pub chart: Chart,
+    /// The image that all pods of the stand-in run, in the node's containerd; absent for a real Harbor.
+    pub stand_in_image: Option<String>,
+    /// The storage provisioner's objects, as YAML.
+    pub local_path_manifest: String,
+    /// Whether the node image holds every image that a lab runs, so that nothing is pulled.
+    pub preloaded: bool,
+    /// While these live, no other run drops what this one uses.
+    pub in_use: Vec<Artifact>,
+}
+
+/// Fetches or builds whatever is missing. `root` is the workspace's folder.
+///
+/// # Errors
+/// See the sources' own errors. What was finished before stays in the cache.
+pub async fn prepare(
+    kind: SourceKind,
+    engine: &EngineRef,
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    events: &Events,
+) -> Result<Prepared, SourceError> {
+    Ok(match kind {
+        SourceKind::Upstream => upstream::prepare(root, paths, pins, engine, events).await?,
+        SourceKind::Packages => packages::prepare(root, paths, pins, engine, events).await?,
+    })
+}
+
+/// Has the stand-in's image in the Docker engine, built from packages, and says its name.
+///
+/// # Errors
+/// As for [`prepare`]. `None` means that the stand-in's folder of Debian packages is missing.
+pub async fn stand_in_image_in_engine(
+    engine: &EngineRef,
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    events: &Events,
+) -> Result<Option<String>, SourceError> {
+    Ok(packages::stand_in_in_engine(root, paths, pins, engine, events).await?)
+}
+
+/// The storage provisioner's objects with these images.
+fn local_path_manifest(root: &Path, provisioner: &str, helper: &str) -> Result<String, PackagesError> {
+    let path = root.join("fixtures/manifests/local-path-storage.yaml");
+    let text = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
+    Ok(text.replace("@PROVISIONER_IMAGE@", provisioner).replace("@HELPER_IMAGE@", helper))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(registry: &str, seen: Result<u16, &str>) -> Answer {
+        Answer { registry: registry.to_owned(), seen: seen.map_err(str::to_owned) }
+    }
+
+    #[test]
+    fn upstream_is_taken_when_every_registry_answers() {
+        // A registry that wants a token answers 401: it is there.
+        let chosen = judge(&[answer("a.test", Ok(401)), answer("b.test", Ok(200))]);
+        assert_eq!(chosen.kind, SourceKind::Upstream);
+        assert_eq!(chosen.why, "the image registries answer (a.test, b.test)");
+    }
+
+    #[test]
+    fn packages_are_taken_when_one_does_not_and_the_reason_names_it() {
+        let chosen = judge(&[answer("a.test", Ok(200)), answer("b.test", Err("no such host"))]);
+        assert_eq!(chosen.kind, SourceKind::Packages);
+        assert_eq!(
+            chosen.why,
+            "not every image registry that upstream needs answers: b.test (no such host)"
+        );
+        assert_eq!(judge(&[answer("a.test", Ok(503))]).kind, SourceKind::Packages);
+    }
+
+    #[test]
+    fn a_source_is_asked_for_by_its_name() {
+        assert_eq!("packages".parse(), Ok(SourceChoice::Packages));
+        let error = "packges".parse::<SourceChoice>().unwrap_err();
+        assert_eq!(error, "unknown source `packges`: it is one of auto, upstream, packages");
+    }
+
+    #[test]
+    fn the_storage_manifest_has_its_images_filled_in() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let manifest = local_path_manifest(&root, "x/provisioner:1", "x/helper:1").unwrap();
+        assert!(manifest.contains("image: x/provisioner:1\n") && manifest.contains("image: x/helper:1\n"));
+        assert!(!manifest.contains("_IMAGE@\n"), "{manifest}");
+    }
+}

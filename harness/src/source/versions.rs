@@ -47,6 +47,8 @@ pub enum VersionsError {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Versions {
+    /// The Go toolchain that packages are built with.
+    pub go: Go,
     /// kind.
     pub kind: Tool,
     /// helm.
@@ -63,6 +65,14 @@ pub struct Versions {
     pub local_path_provisioner: LocalPath,
     /// Harbor and its chart.
     pub harbor: Harbor,
+}
+
+/// The Go toolchain.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Go {
+    /// The oldest that everything built here can be built with.
+    pub minimum: Release,
 }
 
 /// Something of which only the version is pinned.

@@ -1,4 +1,4 @@
-use harness::{harbor::*, lab::{*, cluster::*, node::*}, run::{events::*, runner::{self, Scenario}}, report::evidence::Evidence};
+use harness::{harbor::*, lab::{*, node::*}, run::{events::*, runner::{self, Scenario}}, report::evidence::Evidence};
 #[tokio::main]
 async fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -14,7 +14,7 @@ async fn main() {
     let lab = Lab { id: "mylab".into(), dir, docker_host: "unix:///tmp/lab/dev/docker.sock".into(), client,
         nodes: vec![n("mylab-control-plane","mylab-control-plane",true), n("worker1","mylab-worker",false), n("worker2-gpu","mylab-worker2",false)],
         harbor: Harbor{host, namespace:"harbor".into(), release:"harbor".into(), admin_password:"Harbor12345".into()},
-        tools: "/tmp/lab/tools".into(), chart: Chart::Folder("/work/main/fixtures/charts/harbor-stand-in".into()) };
+        tools: "/tmp/lab/tools".into(), chart: "/work/main/fixtures/charts/harbor-stand-in".into() };
     let s = untrusted_ca::UntrustedCa::new().unwrap();
     let a: Vec<String> = std::env::args().skip(1).collect();
     let cells: Vec<_> = s.spec().cells().into_iter().filter(|c| a.is_empty() || a.iter().any(|x| c.path().starts_with(x))).collect();

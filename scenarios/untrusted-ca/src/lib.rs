@@ -89,7 +89,7 @@ impl Scenario for UntrustedCa {
         step: &'a Step,
     ) -> BoxFuture<'a, Result<Observation, LabError>> {
         async move {
-            let mut pulls = pull::everywhere(lab, step, image).await?;
+            let mut pulls = pull::everywhere(lab, step, image, |pull| pull.says(UNKNOWN_AUTHORITY)).await?;
             let name = lab.harbor.image(&image.repository, &image.tag);
             // The pod tells the kubelet's side; the node's containerd is asked itself.
             let asked = futures::future::try_join_all(pulls.iter().map(|pull| async {

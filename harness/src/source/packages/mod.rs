@@ -1,0 +1,426 @@
+//! Everything built here: programs from Go packages, root file systems from Debian packages, images from both. No image
+//! registry is asked for anything.
+
+pub mod debian;
+pub mod go;
+mod node;
+mod stand_in;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use self::{
+    debian::{DebianError, Distribution, Rootfs},
+    go::{Go, GoError, KubernetesPins, Module},
+};
+use super::{
+    Chart, Pins, Prepared,
+    engine::{EngineError, EngineRef},
+    image::Image,
+    store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
+};
+use crate::{
+    cmd::{Cmd, CmdError},
+    paths::Paths,
+    run::events::Events,
+};
+
+/// Why the tools and images could not be built here.
+#[derive(Debug, thiserror::Error)]
+pub enum PackagesError {
+    /// The artifact store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Go packages.
+    #[error(transparent)]
+    Go(#[from] GoError),
+    /// Debian packages.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// The Docker engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A tool failed.
+    #[error(transparent)]
+    Command(#[from] CmdError),
+    /// A file could not be handled.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// kubeadm's list of images has not the form that it is known to have.
+    #[error("read which images the control plane needs: kubeadm names no image {missing}; it names: {list}")]
+    ImageList {
+        /// The image.
+        missing: String,
+        /// The list.
+        list: String,
+    },
+}
+
+/// What everything here is made with.
+pub(super) struct Kitchen<'a> {
+    pub(super) root: &'a Path,
+    pub(super) paths: &'a Paths,
+    pub(super) pins: &'a Pins,
+    pub(super) engine: &'a EngineRef,
+    pub(super) events: &'a Events,
+    store: Store,
+    go: Go,
+    host: Distribution,
+}
+
+impl<'a> Kitchen<'a> {
+    /// Looks at what builds need of the host, before anything is built.
+    async fn new(
+        root: &'a Path,
+        paths: &'a Paths,
+        pins: &'a Pins,
+        engine: &'a EngineRef,
+        events: &'a Events,
+    ) -> Result<Self, PackagesError> {
+        let go = Go::find(paths, &pins.go).await?;
+        let host = Distribution::of_host()?;
+        Ok(Self { root, paths, pins, engine, events, store: Store::new(paths), go, host })
+    }
+
+    fn images(&self) -> PathBuf {
+        self.root.join("fixtures/images")
+    }
+
+    fn recipes(&self) -> Result<Recipes, PackagesError> {
+        let pins = self.pins;
+        let own = self.images().join("go");
+        let go = || Inputs::new(1).text("go", self.go.version());
+        let recipe = |name, inputs: Inputs, step: String, seconds| Recipe {
+            name,
+            key: inputs.key(),
+            step,
+            usually: Duration::from_secs(seconds),
+        };
+        let kubernetes = go()
+            .text("kubernetes", &pins.kubernetes)
+            .text("etcd", &pins.etcd)
+            .text("helm", &pins.helm)
+            .text("local-path", &pins.local_path_packages)
+            .files("pause", &own.join("pause"))?
+            .files("cri-pull", &own.join("cri-pull"))?;
+        let coredns = go().text("version", &pins.coredns).files("main", &own.join("coredns"))?;
+        let rootfs = |name: &'static str, folder: &str, step: &str, seconds| {
+            let inputs = Inputs::new(1).text("host", &self.host.id).text("suite", &self.host.suite);
+            let folder = self.images().join(folder);
+            let mut inputs = inputs.files("packages", &folder.join("packages.txt"))?;
+            for part in ["rootfs", "setup.sh"].map(|part| folder.join(part)) {
+                if part.exists() {
+                    inputs = inputs.files("part", &part)?;
+                }
+            }
+            Ok::<_, StoreError>(recipe(name, inputs, step.to_owned(), seconds))
+        };
+        Ok(Recipes {
+            kind: recipe(
+                "kind",
+                go().text("version", &pins.kind),
+                format!("build kind {} from its Go package", pins.kind),
+                12,
+            ),
+            cni_plugins: recipe(
+                "cni-plugins",
+                go().text("version", &pins.cni_plugins),
+                format!("build the CNI plugins {} from their Go package", pins.cni_plugins),
+                15,
+            ),
+            containerd: recipe(
+                "containerd",
+                go().text("version", &pins.containerd),
+                format!("build containerd {} from its Go package", pins.containerd),
+                150,
+            ),
+            coredns: recipe("coredns", coredns, format!("build coredns {} from its Go package", pins.coredns), 75),
+            kubernetes: recipe(
+                "kubernetes",
+                kubernetes,
+                format!(
+                    "build Kubernetes {}, etcd {} and helm {} from their Go packages",
+                    pins.kubernetes, pins.etcd, pins.helm
+                ),
+                480,
+            ),
+            mmdebstrap: recipe(
+                "mmdebstrap",
+                Inputs::new(1).text("suite", &self.host.suite),
+                "fetch mmdebstrap, which unpacks Debian packages".to_owned(),
+                8,
+            ),
+            node_rootfs: rootfs("node-rootfs", "node", "make the node's root file system from Debian packages", 65)?,
+            base_rootfs: rootfs("base-rootfs", "base", "unpack what kube-proxy calls from Debian packages", 10)?,
+            harbor_rootfs: match self.images().join("harbor/packages.txt").exists() {
+                true => Some(rootfs(
+                    "harbor-rootfs",
+                    "harbor",
+                    "make the Harbor stand-in's root file system from Debian packages",
+                    75,
+                )?),
+                false => None,
+            },
+        })
+    }
+
+    async fn go_artifact<F>(&self, recipe: &Recipe, files: &[&str], module: F) -> Result<Artifact, PackagesError>
+    where
+        F: AsyncFnOnce(&Building) -> Result<Module, PackagesError>,
+    {
+        let build = |building: Building| async move {
+            let module = module(&building).await?;
+            self.go.build(&module, &building.scratch, &building.out).await?;
+            Ok(())
+        };
+        self.store.ensure(recipe, files, self.events, build).await
+    }
+
+    async fn kind(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        self.go_artifact(recipe, &[], async |_| Ok(Module::kind(&self.pins.kind))).await
+    }
+
+    async fn containerd(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        self.go_artifact(recipe, &[], async |_| Ok(Module::containerd(&self.pins.containerd))).await
+    }
+
+    async fn cni_plugins(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        self.go_artifact(recipe, &[], async |_| Ok(Module::cni_plugins(&self.pins.cni_plugins))).await
+    }
+
+    async fn coredns(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        let own = self.images().join("go");
+        self.go_artifact(recipe, &[], async |_| Ok(Module::coredns(&self.pins.coredns, &own))).await
+    }
+
+    /// `files` are those that will be used; all, where none is named.
+    async fn kubernetes(&self, recipe: &Recipe, files: &[&str]) -> Result<Artifact, PackagesError> {
+        let pins = KubernetesPins {
+            kubernetes: &self.pins.kubernetes,
+            etcd: &self.pins.etcd,
+            helm: &self.pins.helm,
+            local_path: &self.pins.local_path_packages,
+        };
+        let build = |building: Building| async move {
+            let go_mod = self.go.kubernetes_module(pins.kubernetes, &building.scratch).await?;
+            let module = Module::kubernetes(&pins, &go_mod, &self.images().join("go"))?;
+            self.go.build(&module, &building.scratch, &building.out).await?;
+            let kubeadm = building.out.join("kubeadm");
+            let list = Cmd::new(&kubeadm)
+                .args(["config", "images", "list", "--kubernetes-version", pins.kubernetes])
+                .run()
+                .await?
+                .stdout;
+            let path = building.out.join("images.txt");
+            fs::write(&path, list).map_err(|source| PackagesError::Io { doing: "write", path, source })
+        };
+        self.store.ensure(recipe, files, self.events, build).await
+    }
+
+    async fn rootfs(
+        &self,
+        recipe: &Recipe,
+        folder: &str,
+        variant: &'static str,
+        mmdebstrap: &Recipe,
+    ) -> Result<Artifact, PackagesError> {
+        let build = |building: Building| async move {
+            debian::require_root()?;
+            let tool = self.mmdebstrap(mmdebstrap).await?;
+            let rootfs = Rootfs::of_folder(&self.images().join(folder), variant)?;
+            let out = building.out.join("rootfs.tar");
+            rootfs.make(&self.host, &tool.file("mmdebstrap"), &building.scratch, &out).await?;
+            Ok(())
+        };
+        self.store.ensure(recipe, &[], self.events, build).await
+    }
+
+    async fn mmdebstrap(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        let fetch = |building: Building| async move {
+            debian::fetch_mmdebstrap(&self.host, &building.scratch, &building.out).await?;
+            Ok(())
+        };
+        self.store.ensure(recipe, &[], self.events, fetch).await
+    }
+
+    async fn node_rootfs(&self, recipes: &Recipes) -> Result<Artifact, PackagesError> {
+        self.rootfs(&recipes.node_rootfs, "node", "essential", &recipes.mmdebstrap).await
+    }
+
+    async fn base_rootfs(&self, recipes: &Recipes) -> Result<Artifact, PackagesError> {
+        self.rootfs(&recipes.base_rootfs, "base", "extract", &recipes.mmdebstrap).await
+    }
+
+    async fn harbor_rootfs(&self, recipes: &Recipes) -> Result<Option<Artifact>, PackagesError> {
+        match &recipes.harbor_rootfs {
+            Some(recipe) => self.rootfs(recipe, "harbor", "essential", &recipes.mmdebstrap).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The stand-in's image and its name; `None` where its folder of Debian packages is missing.
+    async fn stand_in(&self, recipes: &Recipes) -> Result<Option<Image>, PackagesError> {
+        let Some(name) = self.stand_in_name(recipes)? else { return Ok(None) };
+        let (rootfs, program) = tokio::try_join!(self.harbor_rootfs(recipes), stand_in::program(self))?;
+        Ok(rootfs.map(|rootfs| stand_in::image(&name, &rootfs, &program)))
+    }
+
+    fn stand_in_name(&self, recipes: &Recipes) -> Result<Option<String>, PackagesError> {
+        let program = stand_in::program_recipe(self.root)?;
+        Ok(recipes.harbor_rootfs.as_ref().map(|rootfs| stand_in::name(rootfs, &program)))
+    }
+}
+
+/// How each artifact is made; nothing is made yet.
+struct Recipes {
+    kind: Recipe,
+    cni_plugins: Recipe,
+    containerd: Recipe,
+    coredns: Recipe,
+    kubernetes: Recipe,
+    mmdebstrap: Recipe,
+    node_rootfs: Recipe,
+    base_rootfs: Recipe,
+    harbor_rootfs: Option<Recipe>,
+}
+
+/// What the two lower layers of the node image are made of.
+struct Parts {
+    kubernetes: Artifact,
+    containerd: Artifact,
+    cni_plugins: Artifact,
+    node_rootfs: Artifact,
+}
+
+/// Makes whatever is missing, and has the node image in the engine.
+pub(super) async fn prepare(
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    engine: &EngineRef,
+    events: &Events,
+) -> Result<Prepared, PackagesError> {
+    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
+    let recipes = kitchen.recipes()?;
+    let stand_in_name = kitchen.stand_in_name(&recipes)?;
+    let of_node = [
+        &recipes.node_rootfs,
+        &recipes.base_rootfs,
+        &recipes.kubernetes,
+        &recipes.containerd,
+        &recipes.cni_plugins,
+        &recipes.coredns,
+    ];
+    let node = node::recipe(&kitchen, &of_node, stand_in_name.as_deref())?;
+    let name = node::name(&pins.kubernetes, &node);
+
+    if !node_is_in_engine(&kitchen, &node, &name).await? {
+        if kitchen.store.get(&node, &[], events).await?.is_none() {
+            build_all(&kitchen, &recipes).await?;
+        }
+        put_node_in_engine(&kitchen, &recipes, &node, &name).await?;
+    }
+    let kind = kitchen.kind(&recipes.kind).await?;
+    let tools = kitchen.kubernetes(&recipes.kubernetes, &["helm", "kubectl"]).await?;
+    Ok(Prepared {
+        kind: kind.file("kind"),
+        helm: tools.file("helm"),
+        kubectl: tools.file("kubectl"),
+        node_image: name,
+        chart: Chart::Folder(root.join("fixtures/charts/harbor-stand-in")),
+        stand_in_image: stand_in_name,
+        local_path_manifest: super::local_path_manifest(root, &pins.local_path_image, &pins.helper_image)?,
+        preloaded: true,
+        in_use: vec![kind, tools],
+    })
+}
+
+/// Has the stand-in's image in the engine itself, for tests that run its parts as containers.
+pub(super) async fn stand_in_in_engine(
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    engine: &EngineRef,
+    events: &Events,
+) -> Result<Option<String>, PackagesError> {
+    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
+    let recipes = kitchen.recipes()?;
+    let Some(name) = kitchen.stand_in_name(&recipes)? else { return Ok(None) };
+    if engine.has(&name, &stand_in::artifact_label(&name), None).await? {
+        return Ok(Some(name));
+    }
+    let Some(image) = kitchen.stand_in(&recipes).await? else { return Ok(None) };
+    let load = events.step_usually(
+        "load the Harbor stand-in's image into the engine",
+        Some(Duration::from_secs(8)),
+        |_| async { engine.load(image).await },
+    );
+    load.await?;
+    Ok(Some(name))
+}
+
+async fn node_is_in_engine(kitchen: &Kitchen<'_>, node: &Recipe, name: &str) -> Result<bool, PackagesError> {
+    let Some(state) = kitchen.store.get(node, &[node::TOP], kitchen.events).await? else { return Ok(false) };
+    let path = state.file(node::TOP);
+    let top = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
+    Ok(kitchen.engine.has(name, &node.id(), Some(&top)).await?)
+}
+
+/// Builds everything that is missing. What waits for a mirror runs beside what keeps the processors busy.
+async fn build_all(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(), PackagesError> {
+    let go = async {
+        kitchen.kind(&recipes.kind).await?;
+        kitchen.cni_plugins(&recipes.cni_plugins).await?;
+        kitchen.containerd(&recipes.containerd).await?;
+        kitchen.coredns(&recipes.coredns).await?;
+        kitchen.kubernetes(&recipes.kubernetes, &[]).await?;
+        Ok::<_, PackagesError>(())
+    };
+    let debian = async {
+        kitchen.base_rootfs(recipes).await?;
+        kitchen.node_rootfs(recipes).await?;
+        kitchen.stand_in(recipes).await?;
+        Ok(())
+    };
+    tokio::try_join!(go, debian).map(|_| ())
+}
+
+async fn put_node_in_engine(
+    kitchen: &Kitchen<'_>,
+    recipes: &Recipes,
+    node: &Recipe,
+    name: &str,
+) -> Result<(), PackagesError> {
+    let parts = Parts {
+        kubernetes: kitchen.kubernetes(&recipes.kubernetes, &[]).await?,
+        containerd: kitchen.containerd(&recipes.containerd).await?,
+        cni_plugins: kitchen.cni_plugins(&recipes.cni_plugins).await?,
+        node_rootfs: kitchen.node_rootfs(recipes).await?,
+    };
+    let parts = &parts;
+    let preload = |building: Building| async move {
+        let base = kitchen.base_rootfs(recipes).await?;
+        let coredns = kitchen.coredns(&recipes.coredns).await?;
+        let stand_in = kitchen.stand_in(recipes).await?;
+        node::preload(kitchen, node, parts, &base, &coredns, stand_in, &building).await
+    };
+    let state = kitchen.store.ensure(node, &[], kitchen.events, preload).await?;
+    let image = node::image(kitchen, name, node, parts, &state)?;
+    let load = kitchen.events.step_usually(
+        "load the node image into the engine",
+        Some(Duration::from_secs(20)),
+        |_| async { kitchen.engine.load(image).await },
+    );
+    load.await?;
+    Ok(())
+}

@@ -1,0 +1,452 @@
+//! Tools from their projects' releases, checked against the checksums published with them; images by digest from their
+//! registries; the official Harbor chart.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{TryStreamExt, future::join_all};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use super::{
+    Chart, Pins, Prepared,
+    engine::{EngineError, EngineRef},
+    packages::PackagesError,
+    store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
+};
+use crate::{
+    cmd::{Cmd, CmdError},
+    paths::Paths,
+    run::events::Events,
+};
+
+/// A registry that has not answered by then is not there.
+const PROBE_LIMIT: Duration = Duration::from_secs(4);
+/// Fetching some 20 MB over a slow line.
+const FETCH_LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// What stock kind node images install for storage and what does not go away when our manifest is applied over it, as
+/// arguments of `kubectl delete --ignore-not-found`.
+pub const STOCK_STORAGE: [&[&str]; 2] = [
+    &["storageclass", "standard"],
+    &["deployment", "local-path-provisioner", "--namespace=local-path-storage"],
+];
+
+/// Why something could not be had from upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// A host cannot be reached, or does not give the file.
+    #[error("fetch {url}: {reason}; where {host} is out of reach, use `--source packages`")]
+    Fetch {
+        /// The file.
+        url: String,
+        /// Its host.
+        host: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// The published checksum is of another form than it is known to have.
+    #[error("read the checksum of {url}: it begins `{seen}`, which is no SHA-256")]
+    NoChecksum {
+        /// The checksum's address.
+        url: String,
+        /// How it begins.
+        seen: String,
+    },
+    /// The file is not what its project published.
+    #[error("check {url}: its SHA-256 is {seen}, published is {published}; it was thrown away")]
+    Mismatch {
+        /// The file.
+        url: String,
+        /// The file's checksum.
+        seen: String,
+        /// The published checksum.
+        published: String,
+    },
+    /// A release's archive does not hold its program.
+    #[error("unpack {url}: {member} is not in it")]
+    NotInArchive {
+        /// The archive.
+        url: String,
+        /// What was looked for.
+        member: String,
+    },
+    /// A file could not be handled.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The artifact store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The Docker engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// helm.
+    #[error("fetch Harbor's chart: {0}")]
+    Chart(CmdError),
+    /// The storage provisioner's manifest.
+    #[error(transparent)]
+    Manifest(#[from] PackagesError),
+}
+
+/// What a registry said when it was asked whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The registry, by the name that images have.
+    pub registry: String,
+    /// The status of its answer, or why there was none.
+    pub seen: Result<u16, String>,
+}
+
+impl Answer {
+    /// Why the registry cannot be used, if it cannot.
+    pub(super) fn why_not(&self) -> Option<String> {
+        match &self.seen {
+            // Both mean that the registry's API is there.
+            Ok(200 | 401) => None,
+            Ok(status) => Some(format!("{} (status {status})", self.registry)),
+            Err(reason) => Some(format!("{} ({reason})", self.registry)),
+        }
+    }
+}
+
+/// Asks every image registry that upstream needs whether it is there, all at once, once each.
+pub async fn ask_registries(pins: &Pins) -> Vec<Answer> {
+    // Harbor's own images are on the same registry as the node's.
+    let images = [&pins.node_image, &pins.local_path_image, &pins.helper_image];
+    let registries: BTreeSet<&str> = images.into_iter().map(|image| registry(image)).collect();
+    join_all(registries.into_iter().map(|registry| async move {
+        let ask = async {
+            let request = client()?.get(format!("https://{}/v2/", api_host(registry))).send();
+            Ok::<_, reqwest::Error>(request.await?.status().as_u16())
+        };
+        let seen = match tokio::time::timeout(PROBE_LIMIT, ask).await {
+            Ok(answered) => answered.map_err(|error| root_cause(&error)),
+            Err(_) => Err(format!("no answer within {} s", PROBE_LIMIT.as_secs())),
+        };
+        Answer { registry: registry.to_owned(), seen }
+    }))
+    .await
+}
+
+/// The registry that an image's name names.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => "docker.io",
+    }
+}
+
+/// Where a registry's API is.
+fn api_host(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
+}
+
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    // Whoever comes first chooses; a second choice is refused and no matter.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().connect_timeout(PROBE_LIMIT).build()
+}
+
+/// The innermost reason: the outer ones repeat the address.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// A program as its project releases it.
+#[derive(Debug, PartialEq, Eq)]
+struct Release {
+    url: String,
+    checksum_url: String,
+    /// The program's path within the release, where that is an archive.
+    member: Option<String>,
+}
+
+impl Release {
+    fn kind(version: &str, arch: &str) -> Self {
+        let url = format!("https://github.com/kubernetes-sigs/kind/releases/download/{version}/kind-linux-{arch}");
+        Self { checksum_url: format!("{url}.sha256sum"), url, member: None }
+    }
+
+    fn kubectl(version: &str, arch: &str) -> Self {
+        let url = format!("https://dl.k8s.io/release/{version}/bin/linux/{arch}/kubectl");
+        Self { checksum_url: format!("{url}.sha256"), url, member: None }
+    }
+
+    fn helm(version: &str, arch: &str) -> Self {
+        let url = format!("https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz");
+        Self { checksum_url: format!("{url}.sha256sum"), url, member: Some(format!("linux-{arch}/helm")) }
+    }
+}
+
+fn arch() -> &'static str {
+    if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" }
+}
+
+/// A checksum as releases publish it: alone, or followed by the file's name.
+fn checksum(url: &str, text: &str) -> Result<String, UpstreamError> {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(word.to_ascii_lowercase());
+    }
+    let seen = text.trim().chars().take(40).collect();
+    Err(UpstreamError::NoChecksum { url: url.to_owned(), seen })
+}
+
+/// Fetches whatever is missing.
+pub(super) async fn prepare(
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    engine: &EngineRef,
+    events: &Events,
+) -> Result<Prepared, UpstreamError> {
+    let store = Store::new(paths);
+    let node_image = async {
+        let name = format!("pull the node image {}", pins.node_image);
+        events.step_usually(name, Some(Duration::from_secs(60)), |_| engine.pull(&pins.node_image)).await?;
+        Ok::<_, UpstreamError>(())
+    };
+    let tools = async {
+        tokio::try_join!(
+            program(&store, "kind", &pins.kind, Release::kind(&pins.kind, arch()), events),
+            program(&store, "kubectl", &pins.kubernetes, Release::kubectl(&pins.kubernetes, arch()), events),
+            program(&store, "helm", &pins.helm, Release::helm(&pins.helm, arch()), events),
+        )
+    };
+    let ((), (kind, kubectl, helm)) = tokio::try_join!(node_image, tools)?;
+    let chart = chart(&store, pins, &helm.file("helm"), events).await?;
+    Ok(Prepared {
+        kind: kind.file("kind"),
+        helm: helm.file("helm"),
+        kubectl: kubectl.file("kubectl"),
+        node_image: pins.node_image.clone(),
+        chart: Chart::Packed(chart.file("harbor.tgz")),
+        stand_in_image: None,
+        local_path_manifest: super::local_path_manifest(root, &pins.local_path_image, &pins.helper_image)?,
+        preloaded: false,
+        in_use: vec![kind, kubectl, helm, chart],
+    })
+}
+
+async fn program(
+    store: &Store,
+    name: &'static str,
+    version: &str,
+    release: Release,
+    events: &Events,
+) -> Result<Artifact, UpstreamError> {
+    let recipe = Recipe {
+        // Beside those that are built here, not instead of them.
+        name: match name {
+            "kind" => "upstream-kind",
+            "kubectl" => "upstream-kubectl",
+            _ => "upstream-helm",
+        },
+        key: Inputs::new(1).text("version", version).text("url", &release.url).key(),
+        step: format!("fetch {name} {version}"),
+        usually: Duration::from_secs(10),
+    };
+    let fetch = |building: Building| async move {
+        let published = checksum(&release.checksum_url, &text(&release.checksum_url).await?)?;
+        let fetched = building.scratch.join("release");
+        let seen = download(&release.url, &fetched).await?;
+        if seen != published {
+            return Err(UpstreamError::Mismatch { url: release.url, seen, published });
+        }
+        let program = building.out.join(name);
+        let failed = |source| UpstreamError::Io { doing: "unpack to", path: program.clone(), source };
+        match &release.member {
+            None => fs::rename(&fetched, &program).map_err(failed)?,
+            Some(member) => {
+                if !unpack(&fetched, member, &program).map_err(failed)? {
+                    return Err(UpstreamError::NotInArchive { url: release.url, member: member.clone() });
+                }
+            }
+        }
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).map_err(failed)
+    };
+    store.ensure(&recipe, &[], events, fetch).await
+}
+
+async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Result<Artifact, UpstreamError> {
+    let recipe = Recipe {
+        name: "upstream-harbor-chart",
+        key: Inputs::new(1).text("chart", &pins.harbor_chart).text("from", &pins.harbor_chart_repository).key(),
+        step: format!("fetch Harbor's chart {}", pins.harbor_chart),
+        usually: Duration::from_secs(10),
+    };
+    let fetch = |building: Building| async move {
+        // helm's own folders are there too, so that the user's are left alone.
+        let mut pull = Cmd::new(helm).args(["pull", "harbor", "--repo", &pins.harbor_chart_repository]);
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            pull = pull.env(variable, building.scratch.join("helm"));
+        }
+        let pull = pull.args(["--version", &pins.harbor_chart, "--destination"]).arg(&building.scratch);
+        pull.limit(FETCH_LIMIT).run().await.map_err(UpstreamError::Chart)?;
+        let packed = building.scratch.join(format!("harbor-{}.tgz", pins.harbor_chart));
+        let to = building.out.join("harbor.tgz");
+        fs::rename(&packed, to).map_err(|source| UpstreamError::Io { doing: "move", path: packed, source })
+    };
+    store.ensure(&recipe, &[], events, fetch).await
+}
+
+async fn get(url: &str) -> Result<reqwest::Response, UpstreamError> {
+    let answer = async { client()?.get(url).send().await?.error_for_status() };
+    answer.await.map_err(|error| failed(url, &error))
+}
+
+fn failed(url: &str, error: &reqwest::Error) -> UpstreamError {
+    let host = url.split('/').nth(2).unwrap_or(url).to_owned();
+    let reason = match error.status() {
+        Some(status) => format!("{host} answers {status}"),
+        None => root_cause(error),
+    };
+    UpstreamError::Fetch { url: url.to_owned(), host, reason }
+}
+
+fn too_slow(url: &str) -> UpstreamError {
+    let host = url.split('/').nth(2).unwrap_or(url).to_owned();
+    let reason = format!("it is not there after {} s", FETCH_LIMIT.as_secs());
+    UpstreamError::Fetch { url: url.to_owned(), host, reason }
+}
+
+async fn text(url: &str) -> Result<String, UpstreamError> {
+    let read = async { get(url).await?.text().await.map_err(|error| failed(url, &error)) };
+    tokio::time::timeout(FETCH_LIMIT, read).await.unwrap_or_else(|_| Err(too_slow(url)))
+}
+
+/// Saves a file and says its SHA-256.
+async fn download(url: &str, to: &Path) -> Result<String, UpstreamError> {
+    let io = |source| UpstreamError::Io { doing: "write", path: to.to_owned(), source };
+    let read = async {
+        let mut body = get(url).await?.bytes_stream();
+        let mut file = tokio::fs::File::create(to).await.map_err(io)?;
+        let mut hash = Sha256::new();
+        while let Some(chunk) = body.try_next().await.map_err(|error| failed(url, &error))? {
+            hash.update(&chunk);
+            file.write_all(&chunk).await.map_err(io)?;
+        }
+        file.flush().await.map_err(io)?;
+        Ok(hex::encode(hash.finalize()))
+    };
+    tokio::time::timeout(FETCH_LIMIT, read).await.unwrap_or_else(|_| Err(too_slow(url)))
+}
+
+/// Unpacks one member of a compressed archive; false where it has no such member.
+fn unpack(archive: &Path, member: &str, to: &Path) -> io::Result<bool> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(archive)?));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.path()? == Path::new(member) {
+            io::copy(&mut entry, &mut File::create(to)?)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_where_their_projects_put_them() {
+        assert_eq!(
+            Release::kind("v0.30.0", "amd64").url,
+            "https://github.com/kubernetes-sigs/kind/releases/download/v0.30.0/kind-linux-amd64"
+        );
+        assert_eq!(
+            Release::kubectl("v1.34.4", "arm64").checksum_url,
+            "https://dl.k8s.io/release/v1.34.4/bin/linux/arm64/kubectl.sha256"
+        );
+        let helm = Release::helm("v3.19.5", "amd64");
+        assert_eq!(helm.url, "https://get.helm.sh/helm-v3.19.5-linux-amd64.tar.gz");
+        assert_eq!(helm.member.as_deref(), Some("linux-amd64/helm"));
+    }
+
+    #[test]
+    fn a_checksum_is_read_with_and_without_the_file_s_name() {
+        let sum = "AB".repeat(32);
+        assert_eq!(checksum("u", &sum).unwrap(), sum.to_lowercase());
+        assert_eq!(checksum("u", &format!("{sum}  kind-linux-amd64\n")).unwrap(), sum.to_lowercase());
+        let error = checksum("https://x.test/sum", "<html>not found</html>").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "read the checksum of https://x.test/sum: it begins `<html>not found</html>`, which is no SHA-256"
+        );
+    }
+
+    #[test]
+    fn an_image_s_name_names_its_registry() {
+        assert_eq!(registry("docker.io/kindest/node:v1@sha256:00"), "docker.io");
+        assert_eq!(registry("rancher/local-path-provisioner:v1"), "docker.io");
+        assert_eq!(registry("registry.k8s.io/pause:3"), "registry.k8s.io");
+        assert_eq!(registry("localhost:5000/x"), "localhost:5000");
+    }
+
+    #[tokio::test]
+    async fn a_host_out_of_reach_is_named_with_what_to_do() {
+        let url = "https://host.invalid/release/tool";
+        let error = download(url, &std::env::temp_dir().join("never-written")).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("fetch {url}: ")), "{error}");
+        assert!(error.ends_with("where host.invalid is out of reach, use `--source packages`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_what_was_published_is_thrown_away() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            for body in ["0".repeat(64), "the program".to_owned()] {
+                use tokio::io::AsyncReadExt;
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await.unwrap();
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("http://{address}/kind");
+        let release = Release { checksum_url: format!("{url}.sum"), url, member: None };
+        let store = Store::new(&Paths::at(dir.path()));
+        let error = program(&store, "kind", "v1", release, &Events::discard()).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Mismatch { .. }), "{error}");
+        assert!(error.to_string().contains(&"0".repeat(64)), "{error}");
+        server.await.unwrap();
+    }
+
+    #[test]
+    fn a_program_is_unpacked_from_its_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let packed = dir.path().join("helm.tar.gz");
+        let gzip = flate2::write::GzEncoder::new(File::create(&packed).unwrap(), flate2::Compression::fast());
+        let mut archive = tar::Builder::new(gzip);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        archive.append_data(&mut header, "linux-amd64/helm", &b"helm"[..]).unwrap();
+        archive.into_inner().unwrap().finish().unwrap();
+        let to = dir.path().join("helm");
+        assert!(unpack(&packed, "linux-amd64/helm", &to).unwrap());
+        assert_eq!(fs::read_to_string(&to).unwrap(), "helm");
+        assert!(!unpack(&packed, "linux-arm64/helm", &to).unwrap());
+    }
+}
