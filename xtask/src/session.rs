@@ -141,14 +141,8 @@ impl Session {
             .and_then(|()| ledger.add(Thing::Cluster { name: wish.id.clone() }));
         self.hold(|held| held.ledger = Some(ledger));
         recorded.map_err(Failure::lab)?;
-        let spec = LabSpec {
-            id: wish.id.clone(),
-            dir,
-            docker_host: engine.host().to_owned(),
-            port: wish.port,
-            restricted: engine.restricted(),
-        };
-        cluster::create(engine.docker(), &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+        let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
+        cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
     }
 
     /// Ends what was started. With `keep` the lab stays, and with it the engine that it needs.

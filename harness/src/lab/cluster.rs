@@ -9,7 +9,7 @@ use bollard::Docker;
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod};
 use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 
-use super::{Lab, LabError, network, node::Node, tool_env};
+use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, tool_env};
 use crate::{
     cmd::Cmd,
     harbor::{Harbor, api, registry::Registry, seed::SeedImage},
@@ -60,17 +60,13 @@ pub struct LabSpec {
     pub id: String,
     /// The work folder, which exists.
     pub dir: PathBuf,
-    /// `DOCKER_HOST` of the engine.
-    pub docker_host: String,
     /// A host port on 127.0.0.1 that leads to Harbor.
     pub port: Option<u16>,
-    /// Whether containers lack CAP_SYS_RESOURCE.
-    pub restricted: bool,
 }
 
 /// Makes a lab. It is ready when Harbor's health endpoint says so and an image could be pushed and its digest read back.
 pub async fn create(
-    docker: &Docker,
+    engine: &Engine,
     parts: &Parts,
     spec: &LabSpec,
     events: &Events,
@@ -79,13 +75,13 @@ pub async fn create(
         .step("make the lab", |step| async move {
             let events = step.events();
             let tools = lay_tools(parts, spec)?;
-            events.step("create the cluster", |step| create_cluster(docker, parts, spec, step)).await?;
+            events.step("create the cluster", |step| create_cluster(engine, parts, spec, step)).await?;
+            let docker = engine.docker();
             let (client, nodes) = connect(docker, spec).await?;
             let address = address(docker, spec).await?;
             let lab = Lab {
                 id: spec.id.clone(),
                 dir: spec.dir.clone(),
-                docker_host: spec.docker_host.clone(),
                 client,
                 nodes,
                 harbor: Harbor {
@@ -123,14 +119,13 @@ fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
     Ok(dir)
 }
 
-async fn create_cluster(docker: &Docker, parts: &Parts, spec: &LabSpec, step: Step) -> Result<(), LabError> {
-    network::create(docker, &spec.id, &spec.id)
-        .await
-        .map_err(|source| LabError::Docker { doing: format!("make the network {}", spec.id), source })?;
+async fn create_cluster(engine: &Engine, parts: &Parts, spec: &LabSpec, step: Step) -> Result<(), LabError> {
+    // The network's label marks what belongs to a lab, because kind offers no label for its containers.
+    engine.create_network(&spec.id, [(LAB_LABEL.to_owned(), spec.id.clone())].into()).await?;
     let config = spec.dir.join("kind.yaml");
-    write(&config, &kind_config(parts, spec))?;
+    write(&config, &kind_config(parts, spec, engine.restricted()))?;
     step.waiting("kind");
-    kind(parts, spec)
+    kind(engine, parts, spec)
         .args(["create", "cluster", "--name", &spec.id, "--image", &parts.node_image, "--retain", "--config"])
         .arg(&config)
         .arg("--kubeconfig")
@@ -141,23 +136,23 @@ async fn create_cluster(docker: &Docker, parts: &Parts, spec: &LabSpec, step: St
 }
 
 /// `kind` on the lab's engine and network, with nothing of the user's in reach.
-fn kind(parts: &Parts, spec: &LabSpec) -> Cmd {
-    let cmd = Cmd::new(&parts.kind)
-        .env("DOCKER_HOST", &spec.docker_host)
+fn kind(engine: &Engine, parts: &Parts, spec: &LabSpec) -> Cmd {
+    let cmd = engine
+        .cmd(&parts.kind)
         .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
         .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &spec.id)
         .limit(Duration::from_secs(420));
     tool_env(&spec.dir).into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
 }
 
-fn kind_config(parts: &Parts, spec: &LabSpec) -> String {
+fn kind_config(parts: &Parts, spec: &LabSpec, restricted: bool) -> String {
     let ports = spec.port.map_or_else(
         || "[]".to_owned(),
         |port| format!("[{{containerPort: {HARBOR_PORT}, hostPort: {port}, listenAddress: 127.0.0.1}}]"),
     );
     CONFIG
         .replace("{disable_default_cni}", if parts.own_network { "true" } else { "false" })
-        .replace("{feature_gates}", if spec.restricted { "{KubeletInUserNamespace: true}" } else { "{}" })
+        .replace("{feature_gates}", if restricted { "{KubeletInUserNamespace: true}" } else { "{}" })
         .replace("{port_mappings}", &ports)
 }
 
@@ -235,9 +230,8 @@ async fn wait_for_pods(lab: &Lab, step: &Step) -> Result<(), LabError> {
     let pods = Api::<Pod>::namespaced(lab.client.clone(), &lab.harbor.namespace);
     let harbor = watcher::Config::default().labels("app=harbor");
     watch::until(step, "Harbor's pods to be Ready", Duration::from_secs(300), pods, harbor, |pods| {
-        let (ready, rest): (Vec<_>, Vec<_>) = pods
-            .values()
-            .partition(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            pods.values().partition(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
         if ready.len() >= COMPONENTS && rest.is_empty() {
             return Ok(Look::Ready(()));
         }
@@ -276,11 +270,8 @@ pub async fn wait_for_nodes(lab: &Lab, step: &Step) -> Result<Vec<KubeNode>, Wai
     let expected = lab.node_names();
     let nodes = Api::<KubeNode>::all(lab.client.clone());
     watch::until(step, "every node to be Ready", Duration::from_secs(120), nodes, watcher::Config::default(), |nodes| {
-        let waiting: Vec<&str> = expected
-            .iter()
-            .filter(|name| !nodes.get(*name).is_some_and(node_is_ready))
-            .map(String::as_str)
-            .collect();
+        let waiting: Vec<&str> =
+            expected.iter().filter(|name| !nodes.get(*name).is_some_and(node_is_ready)).map(String::as_str).collect();
         Ok(if waiting.is_empty() {
             Look::Ready(nodes.values().cloned().collect())
         } else {
@@ -316,9 +307,8 @@ mod tests {
             extra_values: String::new(),
             harbor_kind: HarborKind::StandIn,
         };
-        let spec =
-            LabSpec { id: "lab".into(), dir: "lab".into(), docker_host: "unix:///docker.sock".into(), port, restricted };
-        kind_config(&parts, &spec)
+        let spec = LabSpec { id: "lab".into(), dir: "lab".into(), port };
+        kind_config(&parts, &spec, restricted)
     }
 
     #[test]

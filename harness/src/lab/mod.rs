@@ -5,7 +5,6 @@ pub mod cluster;
 pub mod engine;
 pub mod gc;
 pub mod ledger;
-pub mod network;
 pub mod node;
 pub mod preflight;
 
@@ -25,8 +24,6 @@ pub struct Lab {
     pub id: String,
     /// The work folder: kubeconfig, values.yaml, Helm's state, and what a procedure leaves.
     pub dir: PathBuf,
-    /// The Docker engine, as `DOCKER_HOST` has it.
-    pub docker_host: String,
     /// Reads and watches the cluster.
     pub client: kube::Client,
     /// The control plane first, then the workers in the order of the kind configuration.
@@ -64,6 +61,9 @@ pub enum LabError {
         /// What is wrong with it.
         why: String,
     },
+    /// The Docker engine has no network for the lab.
+    #[error(transparent)]
+    Engine(#[from] engine::EngineError),
     /// The Docker engine refused.
     #[error("ask the Docker engine to {doing}: {source}")]
     Docker {

@@ -108,9 +108,7 @@ impl EngineRef {
         let options = ImportImageOptionsBuilder::new().quiet(true).build();
         let load = self.docker.import_image_stream(options, archive.stream(), None).try_for_each(|info| async move {
             match info.error_detail.and_then(|detail| detail.message) {
-                Some(message) => {
-                    Err(DockerError::DockerResponseServerError { status_code: 500, message })
-                }
+                Some(message) => Err(DockerError::DockerResponseServerError { status_code: 500, message }),
                 None => Ok(()),
             }
         });
@@ -184,10 +182,7 @@ impl EngineRef {
         let options = UploadToContainerOptionsBuilder::new().path("/var/import").build();
         let upload = self.docker.upload_to_container(container, Some(options), body_try_stream(import.stream()));
         self.within(limit, doing, upload).await?;
-        self.docker
-            .start_container(container, None::<StartContainerOptions>)
-            .await
-            .map_err(self.refused(doing))?;
+        self.docker.start_container(container, None::<StartContainerOptions>).await.map_err(self.refused(doing))?;
         let wait = async {
             let mut ended = self.docker.wait_container(container, None::<WaitContainerOptions>);
             match ended.next().await {

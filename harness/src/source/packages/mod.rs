@@ -416,11 +416,10 @@ async fn put_node_in_engine(
     };
     let state = kitchen.store.ensure(node, &[], kitchen.events, preload).await?;
     let image = node::image(kitchen, name, node, parts, &state)?;
-    let load = kitchen.events.step_usually(
-        "load the node image into the engine",
-        Some(Duration::from_secs(20)),
-        |_| async { kitchen.engine.load(image).await },
-    );
+    let load =
+        kitchen.events.step_usually("load the node image into the engine", Some(Duration::from_secs(20)), |_| async {
+            kitchen.engine.load(image).await
+        });
     load.await?;
     Ok(())
 }

@@ -24,8 +24,8 @@ const PRELOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// The applets of busybox that the helper image has by name; all are there as `busybox NAME`.
 const APPLETS: [&str; 27] = [
-    "awk", "cat", "chmod", "chown", "cp", "df", "du", "echo", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir", "mv",
-    "nslookup", "ping", "rm", "sed", "sh", "sleep", "stat", "tail", "test", "wget",
+    "awk", "cat", "chmod", "chown", "cp", "df", "du", "echo", "env", "find", "grep", "head", "id", "ln", "ls", "mkdir",
+    "mv", "nslookup", "ping", "rm", "sed", "sh", "sleep", "stat", "tail", "test", "wget",
 ];
 /// The names under which kube-proxy calls iptables.
 const IPTABLES: [&str; 6] =
@@ -47,7 +47,8 @@ impl ClusterImages {
     /// From what `kubeadm config images list` says.
     pub(super) fn parse(list: &str) -> Result<Self, PackagesError> {
         let named = |name: &str| {
-            let of_name = |image: &&str| image.rsplit('/').next().is_some_and(|last| last.starts_with(&format!("{name}:")));
+            let of_name =
+                |image: &&str| image.rsplit('/').next().is_some_and(|last| last.starts_with(&format!("{name}:")));
             let image = list.lines().map(str::trim).find(of_name).map(str::to_owned);
             image.ok_or_else(|| PackagesError::ImageList { missing: name.to_owned(), list: list.trim().to_owned() })
         };
@@ -64,7 +65,11 @@ impl ClusterImages {
 }
 
 /// The recipe of containerd's state, and with it of the node image.
-pub(super) fn recipe(kitchen: &Kitchen<'_>, parts: &[&Recipe], stand_in: Option<&str>) -> Result<Recipe, PackagesError> {
+pub(super) fn recipe(
+    kitchen: &Kitchen<'_>,
+    parts: &[&Recipe],
+    stand_in: Option<&str>,
+) -> Result<Recipe, PackagesError> {
     let mut inputs = Inputs::new(1)
         .files("preload", &kitchen.images().join("node/preload.sh"))?
         .files("containerd", &kitchen.images().join("node/containerd.toml"))?
@@ -130,15 +135,15 @@ fn workloads(
         Image::new(name, vec![Layer::Files(files)], entrypoint)
     };
     let kube = |name: &str, program: &str| one(name, &format!("usr/local/bin/{program}"), kubernetes, program, &[]);
-    let applets = APPLETS.iter().fold(Files::new().dir("tmp", 0o1777), |files, applet| {
-        files.link(&format!("usr/bin/{applet}"), "busybox")
-    });
+    let applets = APPLETS
+        .iter()
+        .fold(Files::new().dir("tmp", 0o1777), |files, applet| files.link(&format!("usr/bin/{applet}"), "busybox"));
     let base = vec![Layer::Tar(base.file("rootfs.tar")), Layer::Files(applets)];
     let flavour = kitchen.images().join("base/iptables");
     let wrapper = Files::new().program("usr/local/lib/drydock/iptables", flavour);
-    let iptables = IPTABLES.iter().fold(wrapper, |files, name| {
-        files.link(&format!("usr/local/sbin/{name}"), "../lib/drydock/iptables")
-    });
+    let iptables = IPTABLES
+        .iter()
+        .fold(wrapper, |files, name| files.link(&format!("usr/local/sbin/{name}"), "../lib/drydock/iptables"));
     let proxy = Files::new().program("usr/local/bin/kube-proxy", kubernetes.file("kube-proxy"));
     let proxy = [base.clone(), vec![Layer::Files(iptables), Layer::Files(proxy)]].concat();
     let mut images = vec![
