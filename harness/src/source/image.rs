@@ -307,9 +307,10 @@ impl Archive {
                 let _ = sender.blocking_send(Err(error));
             }
         });
-        futures::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|chunk| (chunk, receiver))
-        })
+        futures::stream::unfold(
+            receiver,
+            |mut receiver| async move { receiver.recv().await.map(|chunk| (chunk, receiver)) },
+        )
     }
 }
 
@@ -426,7 +427,12 @@ mod tests {
     #[test]
     fn a_layer_has_every_folder_once_and_before_what_is_in_it() {
         let mut bytes = Vec::new();
-        Files::new().text("a/b/c", "1", 0o644).text("a/b/d", "2", 0o644).text("a/x", "3", 0o644).write(&mut bytes).unwrap();
+        Files::new()
+            .text("a/b/c", "1", 0o644)
+            .text("a/b/d", "2", 0o644)
+            .text("a/x", "3", 0o644)
+            .write(&mut bytes)
+            .unwrap();
         assert_eq!(names(&bytes), ["a/", "a/b/", "a/b/c", "a/b/d", "a/x"]);
     }
 

@@ -241,10 +241,7 @@ mod tests {
     fn packages_are_taken_when_one_does_not_and_the_reason_names_it() {
         let chosen = judge(&[answer("a.test", Ok(200)), answer("b.test", Err("no such host"))]);
         assert_eq!(chosen.kind, SourceKind::Packages);
-        assert_eq!(
-            chosen.why,
-            "not every image registry that upstream needs answers: b.test (no such host)"
-        );
+        assert_eq!(chosen.why, "not every image registry that upstream needs answers: b.test (no such host)");
         assert_eq!(judge(&[answer("a.test", Ok(503))]).kind, SourceKind::Packages);
     }
 

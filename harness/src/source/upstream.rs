@@ -32,10 +32,8 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// What stock kind node images install for storage and what does not go away when our manifest is applied over it, as
 /// arguments of `kubectl delete --ignore-not-found`.
-pub const STOCK_STORAGE: [&[&str]; 2] = [
-    &["storageclass", "standard"],
-    &["deployment", "local-path-provisioner", "--namespace=local-path-storage"],
-];
+pub const STOCK_STORAGE: [&[&str]; 2] =
+    [&["storageclass", "standard"], &["deployment", "local-path-provisioner", "--namespace=local-path-storage"]];
 
 /// Why something could not be had from upstream.
 #[derive(Debug, thiserror::Error)]

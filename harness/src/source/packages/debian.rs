@@ -48,7 +48,9 @@ pub enum DebianError {
         suite: String,
     },
     /// Unpacking packages needs root.
-    #[error("make images from Debian packages: that needs root, and this is user {0}; run as root, or use `--source upstream`")]
+    #[error(
+        "make images from Debian packages: that needs root, and this is user {0}; run as root, or use `--source upstream`"
+    )]
     NotRoot(u32),
     /// A tool failed.
     #[error("make images from Debian packages: {0}")]
@@ -156,7 +158,9 @@ fn one_line(text: &str) -> Vec<Source> {
             None => ("", rest),
         };
         let option = |name: &str| {
-            options.split_whitespace().find_map(|option| option.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+            options
+                .split_whitespace()
+                .find_map(|option| option.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
         };
         let mut words = rest.split_whitespace().map(str::to_owned);
         Some(Source {
@@ -177,9 +181,9 @@ fn deb822(text: &str) -> Vec<Source> {
     let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     for paragraph in text.split(|line| line.trim().is_empty()) {
         let field = |name: &str| {
-            let mut lines = paragraph.iter().skip_while(|line| {
-                !line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
-            });
+            let mut lines = paragraph
+                .iter()
+                .skip_while(|line| !line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name)));
             let (_, first) = lines.next()?.split_once(':')?;
             let folded = lines.take_while(|line| line.starts_with([' ', '\t']));
             let words = std::iter::once(first).chain(folded.copied()).flat_map(str::split_whitespace);
@@ -420,7 +424,8 @@ mod tests {
         let other = "Types: deb\nURIs: https://other.test/apt\nSuites: bookworm\nComponents: main\n\
             Signed-By: /usr/share/keyrings/other.gpg\n";
         let found =
-            host(DEBIAN, &[("sources.list.d/debian.sources", sources), ("sources.list.d/other.sources", other)]).unwrap();
+            host(DEBIAN, &[("sources.list.d/debian.sources", sources), ("sources.list.d/other.sources", other)])
+                .unwrap();
         let key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
         assert_eq!(
             found.sources,

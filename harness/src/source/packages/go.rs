@@ -177,11 +177,7 @@ impl Module {
     ///
     /// # Errors
     /// `kubernetes_module`, Kubernetes' own module file, does not name the modules that it is made of.
-    pub fn kubernetes(
-        pins: &KubernetesPins<'_>,
-        kubernetes_module: &str,
-        fixtures: &Path,
-    ) -> Result<Self, GoError> {
+    pub fn kubernetes(pins: &KubernetesPins<'_>, kubernetes_module: &str, fixtures: &Path) -> Result<Self, GoError> {
         let staging = staging(kubernetes_module);
         if staging.is_empty() {
             return Err(GoError::NoStaging(pins.kubernetes.to_owned()));
@@ -207,8 +203,8 @@ impl Module {
             variable("buildDate", "1970-01-01T00:00:00Z"),
             ("helm.sh/helm/v3/internal/version.version".to_owned(), pins.helm.to_owned()),
         ];
-        let programs =
-            ["apiserver", "controller-manager", "proxy", "scheduler"].map(|name| format!("k8s.io/kubernetes/cmd/kube-{name}"));
+        let programs = ["apiserver", "controller-manager", "proxy", "scheduler"]
+            .map(|name| format!("k8s.io/kubernetes/cmd/kube-{name}"));
         let tools = ["kubeadm", "kubectl", "kubelet"].map(|name| format!("k8s.io/kubernetes/cmd/{name}"));
         let others = ["helm.sh/helm/v3/cmd/helm", "go.etcd.io/etcd/server/v3", "./pause", "./cri-pull"];
         let packages = programs.into_iter().chain(tools).chain(others.map(str::to_owned)).collect();
