@@ -238,7 +238,7 @@ fn said(stdout: &str, stderr: &str) -> String {
 }
 
 /// One word of a shell line.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

@@ -1,6 +1,9 @@
 //! Scenarios, their cells, and what a cell's verdict is.
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use crate::strict::{self, TomlError};
 
 /// What a cell's procedure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,5 +130,240 @@ impl CellPlan {
             seconds,
             reason: reason.into(),
         }
+    }
+}
+
+/// A scenario as its `scenario.toml` has it: its variants, and what each procedure is known to do to each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScenarioSpec {
+    /// Its name, such as `untrusted-ca`.
+    pub name: String,
+    /// What fails, in one line.
+    pub summary: String,
+    /// Its variants, in the order in which they run; never empty.
+    pub variants: Vec<VariantSpec>,
+}
+
+/// One way into a scenario's failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VariantSpec {
+    /// Its name, such as `no-trust`.
+    pub name: String,
+    /// What is wrong, in one line.
+    pub summary: String,
+    /// Its cells, in the order in which they run; never empty.
+    pub cells: Vec<CellPlan>,
+}
+
+/// Why a `scenario.toml` is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read the scenario: {0}")]
+pub struct SpecError(#[from] TomlError);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScenarioToml {
+    name: Spanned<String>,
+    summary: String,
+    variant: Spanned<Vec<VariantToml>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VariantToml {
+    name: Spanned<String>,
+    summary: String,
+    cell: Spanned<Vec<CellToml>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CellToml {
+    procedure: Spanned<String>,
+    role: Spanned<Role>,
+    expected: Spanned<Verdict>,
+    why: Option<String>,
+}
+
+impl ScenarioSpec {
+    /// Reads the text of a `scenario.toml`; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// The text is not of the form, a name is not fit for a path or comes twice, a list is empty, or an expectation makes
+    /// no sense: a control that heals, a verdict that says nothing of the procedure, a documented or recommended repair
+    /// that is expected not to heal without a `why`.
+    pub fn parse(file: &str, text: &str) -> Result<Self, SpecError> {
+        let read: ScenarioToml = strict::parse(file, text)?;
+        let refuse = |offset: usize, problem: String| Err(TomlError::at(file, text, offset, problem));
+        let check_names = |what: &str, names: &[&Spanned<String>], list: std::ops::Range<usize>| {
+            if names.is_empty() {
+                return refuse(list.start, format!("there is no {what} in this list: there must be at least one"));
+            }
+            for (index, name) in names.iter().enumerate() {
+                if !is_name(name.get_ref()) {
+                    let problem = format!(
+                        "`{}` is no name for a {what}: lower-case letters, digits and inner hyphens are",
+                        name.get_ref()
+                    );
+                    return refuse(name.span().start, problem);
+                }
+                if names[..index].iter().any(|earlier| earlier.get_ref() == name.get_ref()) {
+                    return refuse(name.span().start, format!("the {what} `{}` is here twice", name.get_ref()));
+                }
+            }
+            Ok(())
+        };
+        check_names("scenario", &[&read.name], 0..0)?;
+        let names: Vec<_> = read.variant.get_ref().iter().map(|variant| &variant.name).collect();
+        check_names("variant", &names, read.variant.span())?;
+
+        let mut variants = Vec::new();
+        for variant in read.variant.into_inner() {
+            let names: Vec<_> = variant.cell.get_ref().iter().map(|cell| &cell.procedure).collect();
+            check_names("procedure", &names, variant.cell.span())?;
+            let mut cells = Vec::new();
+            for cell in variant.cell.into_inner() {
+                if let Some((offset, problem)) = cell.nonsense() {
+                    refuse(offset, problem)?;
+                }
+                cells.push(CellPlan {
+                    scenario: read.name.get_ref().clone(),
+                    variant: variant.name.get_ref().clone(),
+                    procedure: cell.procedure.into_inner(),
+                    role: cell.role.into_inner(),
+                    expected: Some(cell.expected.into_inner()),
+                    why: cell.why,
+                });
+            }
+            variants.push(VariantSpec { name: variant.name.into_inner(), summary: variant.summary, cells });
+        }
+        Ok(Self { name: read.name.into_inner(), summary: read.summary, variants })
+    }
+
+    /// All cells, in the order in which they run.
+    pub fn cells(&self) -> Vec<CellPlan> {
+        self.variants.iter().flat_map(|variant| variant.cells.iter().cloned()).collect()
+    }
+}
+
+impl CellToml {
+    /// What makes no sense here, and at which byte of the file.
+    fn nonsense(&self) -> Option<(usize, String)> {
+        let (role, expected) = (*self.role.get_ref(), *self.expected.get_ref());
+        let at = self.expected.span().start;
+        match (role, expected) {
+            (Role::Yours, _) => {
+                Some((self.role.span().start, "`yours` is for runbooks that someone brings, not for data".to_owned()))
+            }
+            (_, Verdict::NotReproduced | Verdict::LabBroken | Verdict::Skipped) => {
+                Some((at, format!("`{expected}` says nothing of the procedure, so it cannot be expected")))
+            }
+            (Role::Control, Verdict::Healed) => {
+                Some((at, "a control must not heal: it is there to prove that the check can fail".to_owned()))
+            }
+            (Role::Documented | Role::Recommended, Verdict::NotHealed | Verdict::DataLost)
+                if self.why.as_ref().is_none_or(|why| why.trim().is_empty()) =>
+            {
+                Some((at, format!("a {role} repair that is expected to end in `{expected}` needs a `why`")))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a text can be a name: it becomes part of paths and of object names.
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "sample"
+summary = "a sample"
+
+[[variant]]
+name = "one"
+summary = "the first way"
+[[variant.cell]]
+procedure = "no-op"
+role = "control"
+expected = "not healed"
+[[variant.cell]]
+procedure = "documented"
+role = "documented"
+expected = "data lost"
+why = "it forgets the database"
+
+[[variant]]
+name = "two"
+summary = "the second way"
+[[variant.cell]]
+procedure = "recommended"
+role = "recommended"
+expected = "healed"
+"#;
+
+    #[test]
+    fn cells_come_in_the_order_of_the_file() {
+        let spec = ScenarioSpec::parse("scenario.toml", GOOD).unwrap();
+        let paths: Vec<String> = spec.cells().iter().map(CellPlan::path).collect();
+        assert_eq!(paths, ["sample/one/no-op", "sample/one/documented", "sample/two/recommended"]);
+        assert_eq!(spec.cells()[1].why.as_deref(), Some("it forgets the database"));
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_place() {
+        let changed = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            GOOD.replacen(from, to, 1)
+        };
+        let (head, rest) = GOOD.split_once("[[variant]]").unwrap();
+        let (first, _) = rest.split_once("[[variant.cell]]").unwrap();
+        let mistakes = [
+            ("unknown key", changed("expected", "expect")),
+            ("unknown verdict", changed("\"not healed\"", "\"not heeled\"")),
+            ("unknown role", changed("\"control\"", "\"controll\"")),
+            ("missing summary", changed("summary = \"the second way\"\n", "")),
+            ("variant twice", changed("\"two\"", "\"one\"")),
+            ("procedure twice", changed("procedure = \"documented\"", "procedure = \"no-op\"")),
+            ("name with a slash", changed("\"sample\"", "\"sam/ple\"")),
+            ("empty name", changed("\"two\"", "\"\"")),
+            ("no variant", format!("{head}variant = []\n")),
+            ("no cell", format!("{head}[[variant]]{first}cell = []\n")),
+            ("control that heals", changed("\"not healed\"", "\"healed\"")),
+            ("lab broken expected", changed("\"not healed\"", "\"lab broken\"")),
+            ("no why", changed("why = \"it forgets the database\"\n", "")),
+            ("blank why", changed("\"it forgets the database\"", "\" \"")),
+            ("someone's runbook", changed("\"recommended\"\nexpected", "\"yours\"\nexpected")),
+        ];
+        let said: Vec<String> = mistakes
+            .iter()
+            .map(|(mistake, text)| format!("{mistake}: {}", ScenarioSpec::parse("scenario.toml", text).unwrap_err()))
+            .collect();
+        insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn every_scenario_in_this_repository_can_be_read_and_bears_its_folders_name() {
+        let scenarios = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(scenarios).unwrap() {
+            let file = entry.unwrap().path().join("scenario.toml");
+            let text = std::fs::read_to_string(&file).unwrap();
+            let spec = ScenarioSpec::parse(&file.display().to_string(), &text).unwrap();
+            assert_eq!(Some(spec.name.as_str()), file.parent().and_then(|dir| dir.file_name()?.to_str()));
+            for variant in &spec.variants {
+                let control = variant.cells.iter().any(|cell| cell.procedure == "no-op");
+                assert!(control, "{}/{} lacks the no-op control", spec.name, variant.name);
+            }
+            seen += 1;
+        }
+        assert!(seen > 0);
     }
 }

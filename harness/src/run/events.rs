@@ -1,8 +1,8 @@
 //! Everything that happens in a run is one serialisable event. The terminal, `events.jsonl`, `junit.xml` and `report.json`
 //! are folds of the stream, so a run can be rendered again from its folder.
 //!
-//! To add an event: add the variant here, then handle it in `report::terminal`, and in `report::json` if it changes the
-//! result. `events.jsonl` holds it without further work.
+//! To add an event: add the variant here, then handle it in `report::terminal`, and in `report::record`, which the
+//! reports and the summary are made from. `events.jsonl` holds it without further work.
 
 use std::{
     future::Future,

@@ -1,4 +1,6 @@
 //! Running scenarios: the event stream, waiting, interruption.
 
+pub mod cancel;
 pub mod events;
 pub mod poll;
+pub mod runner;

@@ -6,6 +6,7 @@ pub mod image;
 pub mod packages;
 pub mod store;
 pub mod upstream;
+pub mod versions;
 
 use std::{
     fs,
@@ -20,6 +21,7 @@ use self::{
     packages::PackagesError,
     store::Artifact,
     upstream::{Answer, UpstreamError},
+    versions::{Kubernetes, Versions},
 };
 use crate::{paths::Paths, run::events::Events};
 
@@ -139,6 +141,28 @@ pub struct Pins {
     pub harbor_chart: String,
     /// Where Harbor's chart is.
     pub harbor_chart_repository: String,
+}
+
+impl Pins {
+    /// What is pinned, with one of the pinned Kubernetes versions.
+    pub fn new(versions: &Versions, kubernetes: &Kubernetes) -> Self {
+        Self {
+            go: versions.go.minimum.to_string(),
+            kind: versions.kind.version.to_string(),
+            helm: versions.helm.version.to_string(),
+            kubernetes: kubernetes.version.to_string(),
+            node_image: kubernetes.node_image.to_string(),
+            etcd: kubernetes.etcd.to_string(),
+            containerd: versions.containerd.version.to_string(),
+            cni_plugins: versions.cni_plugins.version.to_string(),
+            coredns: versions.coredns.version.to_string(),
+            local_path_packages: versions.local_path_provisioner.packages_version.to_string(),
+            local_path_image: versions.local_path_provisioner.image.to_string(),
+            helper_image: versions.local_path_provisioner.helper_image.to_string(),
+            harbor_chart: versions.harbor.chart.to_string(),
+            harbor_chart_repository: versions.harbor.chart_repository.clone(),
+        }
+    }
 }
 
 /// The chart that installs Harbor, or what stands in for it.

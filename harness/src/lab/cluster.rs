@@ -1,0 +1,333 @@
+//! Making a lab: cluster, storage, Harbor, and the proof that it is in order.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bollard::Docker;
+use k8s_openapi::api::core::v1::{Node as KubeNode, Pod};
+use kube::{Api, config::KubeConfigOptions, runtime::watcher};
+
+use super::{Lab, LabError, network, node::Node, tool_env};
+use crate::{
+    cmd::Cmd,
+    harbor::{Harbor, api, registry::Registry, seed::SeedImage},
+    observe::watch,
+    run::{
+        events::{Events, HarborFacts, HarborKind, LabFacts, Step},
+        poll::{Look, WaitError, poll},
+    },
+};
+
+const CONFIG: &str = include_str!("../../../fixtures/clusters/lab.yaml");
+const VALUES: &str = include_str!("../../../fixtures/values/harbor.yaml");
+
+/// Harbor's NodePort for HTTPS.
+const HARBOR_PORT: u16 = 30003;
+/// The administrator's password that the lab's Harbor is installed with; the chart's own default.
+const ADMIN_PASSWORD: &str = "Harbor12345";
+
+/// What a lab is made from.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// `upstream` or `packages`, for the report.
+    pub source: String,
+    /// The `kind` program.
+    pub kind: PathBuf,
+    /// The `kubectl` program.
+    pub kubectl: PathBuf,
+    /// The `helm` program.
+    pub helm: PathBuf,
+    /// The node image, present in the engine.
+    pub node_image: String,
+    /// Whether the node image lays the pod network by itself, so that kind's default is off.
+    pub own_network: bool,
+    /// local-path-provisioner's manifest.
+    pub local_path: String,
+    /// Harbor's chart: a folder or a packed chart.
+    pub chart: PathBuf,
+    /// Lines added to `values.yaml`, such as the stand-in's image.
+    pub extra_values: String,
+    /// Which Harbor the chart installs.
+    pub harbor_kind: HarborKind,
+}
+
+/// How the lab is to be.
+#[derive(Debug, Clone)]
+pub struct LabSpec {
+    /// The lab's id; the cluster, the network and the work folder are named so.
+    pub id: String,
+    /// The work folder, which exists.
+    pub dir: PathBuf,
+    /// `DOCKER_HOST` of the engine.
+    pub docker_host: String,
+    /// A host port on 127.0.0.1 that leads to Harbor.
+    pub port: Option<u16>,
+    /// Whether containers lack CAP_SYS_RESOURCE.
+    pub restricted: bool,
+}
+
+/// Makes a lab. It is ready when Harbor's health endpoint says so and an image could be pushed and its digest read back.
+pub async fn create(
+    docker: &Docker,
+    parts: &Parts,
+    spec: &LabSpec,
+    events: &Events,
+) -> Result<(Lab, LabFacts), LabError> {
+    events
+        .step("make the lab", |step| async move {
+            let events = step.events();
+            let tools = lay_tools(parts, spec)?;
+            events.step("create the cluster", |step| create_cluster(docker, parts, spec, step)).await?;
+            let (client, nodes) = connect(docker, spec).await?;
+            let address = address(docker, spec).await?;
+            let lab = Lab {
+                id: spec.id.clone(),
+                dir: spec.dir.clone(),
+                docker_host: spec.docker_host.clone(),
+                client,
+                nodes,
+                harbor: Harbor {
+                    host: format!("{address}:{HARBOR_PORT}"),
+                    namespace: "harbor".to_owned(),
+                    release: "harbor".to_owned(),
+                    admin_password: ADMIN_PASSWORD.to_owned(),
+                },
+                tools,
+                chart: parts.chart.clone(),
+            };
+            let values = VALUES.replace("{address}", &address).replace("{password}", ADMIN_PASSWORD);
+            write(&spec.dir.join("values.yaml"), &format!("{values}{}", parts.extra_values))?;
+            events.step("install storage", |_| install_storage(&lab, parts)).await?;
+            events.step("install Harbor", |step| install_harbor(&lab, parts, step)).await?;
+            let facts = events.step("prove that the lab is in order", |step| prove(&lab, parts, step)).await?;
+            events.emit(crate::run::events::EventKind::LabReady { lab: facts.clone() });
+            Ok((lab, facts))
+        })
+        .await
+}
+
+/// A folder in the lab's with the programs that procedures call, under the names by which they call them.
+fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
+    let dir = spec.dir.join("bin");
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LabError::File { doing: "make", path, source }
+    };
+    std::fs::create_dir_all(&dir).map_err(wrong(&dir))?;
+    for (name, program) in [("kubectl", &parts.kubectl), ("helm", &parts.helm)] {
+        let link = dir.join(name);
+        std::os::unix::fs::symlink(program, &link).map_err(wrong(&link))?;
+    }
+    Ok(dir)
+}
+
+async fn create_cluster(docker: &Docker, parts: &Parts, spec: &LabSpec, step: Step) -> Result<(), LabError> {
+    network::create(docker, &spec.id, &spec.id)
+        .await
+        .map_err(|source| LabError::Docker { doing: format!("make the network {}", spec.id), source })?;
+    let config = spec.dir.join("kind.yaml");
+    write(&config, &kind_config(parts, spec))?;
+    step.waiting("kind");
+    kind(parts, spec)
+        .args(["create", "cluster", "--name", &spec.id, "--image", &parts.node_image, "--retain", "--config"])
+        .arg(&config)
+        .arg("--kubeconfig")
+        .arg(spec.dir.join("kubeconfig"))
+        .run()
+        .await?;
+    Ok(())
+}
+
+/// `kind` on the lab's engine and network, with nothing of the user's in reach.
+fn kind(parts: &Parts, spec: &LabSpec) -> Cmd {
+    let cmd = Cmd::new(&parts.kind)
+        .env("DOCKER_HOST", &spec.docker_host)
+        .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
+        .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &spec.id)
+        .limit(Duration::from_secs(420));
+    tool_env(&spec.dir).into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
+}
+
+fn kind_config(parts: &Parts, spec: &LabSpec) -> String {
+    let ports = spec.port.map_or_else(
+        || "[]".to_owned(),
+        |port| format!("[{{containerPort: {HARBOR_PORT}, hostPort: {port}, listenAddress: 127.0.0.1}}]"),
+    );
+    CONFIG
+        .replace("{disable_default_cni}", if parts.own_network { "true" } else { "false" })
+        .replace("{feature_gates}", if spec.restricted { "{KubeletInUserNamespace: true}" } else { "{}" })
+        .replace("{port_mappings}", &ports)
+}
+
+async fn connect(docker: &Docker, spec: &LabSpec) -> Result<(kube::Client, Vec<Node>), LabError> {
+    let path = spec.dir.join("kubeconfig");
+    let bad = |why: String| LabError::Kubeconfig { path: path.clone(), why };
+    let kubeconfig = kube::config::Kubeconfig::read_from(&path).map_err(|error| bad(error.to_string()))?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| bad(error.to_string()))?;
+    // The API server is on this machine, whatever proxy the environment names.
+    config.proxy_url = None;
+    let client = kube::Client::try_from(config).map_err(|error| bad(error.to_string()))?;
+    let control_plane = format!("{}-control-plane", spec.id);
+    let node = |name: &str, container: &str, control| Node::new(docker.clone(), name, container, control);
+    let nodes = vec![
+        node(&control_plane, &control_plane, true),
+        node("worker1", &format!("{}-worker", spec.id), false),
+        node("worker2-gpu", &format!("{}-worker2", spec.id), false),
+    ];
+    Ok((client, nodes))
+}
+
+/// The control plane's address on the lab's network, where Harbor's NodePort is reached by nodes and by the workstation.
+async fn address(docker: &Docker, spec: &LabSpec) -> Result<String, LabError> {
+    let container = format!("{}-control-plane", spec.id);
+    let found = docker
+        .inspect_container(&container, None)
+        .await
+        .map_err(|source| LabError::Docker { doing: format!("inspect {container}"), source })?;
+    found
+        .network_settings
+        .and_then(|settings| settings.networks)
+        .and_then(|mut networks| networks.remove(&spec.id))
+        .and_then(|endpoint| endpoint.ip_address)
+        .filter(|address| !address.is_empty())
+        .ok_or_else(|| LabError::NotInOrder(format!("{container} has no address on the network {}", spec.id)))
+}
+
+async fn install_storage(lab: &Lab, parts: &Parts) -> Result<(), LabError> {
+    lab.kubectl().args(["apply", "--server-side", "-f", "-"]).stdin(parts.local_path.as_str()).run().await?;
+    Ok(())
+}
+
+async fn install_harbor(lab: &Lab, parts: &Parts, step: Step) -> Result<(), LabError> {
+    lab.helm()
+        .args(["install", &lab.harbor.release])
+        .arg(&parts.chart)
+        .args(["-n", &lab.harbor.namespace, "--create-namespace", "-f", "values.yaml"])
+        .run()
+        .await?;
+    wait_for_pods(lab, &step).await
+}
+
+/// Waits until every pod of Harbor is Ready, and Harbor says that it is healthy.
+pub async fn wait_for_harbor(lab: &Lab, step: &Step) -> Result<(), LabError> {
+    wait_for_pods(lab, step).await?;
+    let ca = lab.harbor.ca(&lab.client).await?;
+    let api = api::Api::new(&lab.harbor, &ca)?;
+    poll(step, "Harbor to be healthy", Duration::from_secs(180), Duration::from_millis(250), || async {
+        Ok::<_, String>(match api.health().await {
+            Ok(health) if health.status == "healthy" => Look::Ready(()),
+            Ok(health) => Look::NotYet(format!("unhealthy: {}", health.amiss().join(", "))),
+            Err(error) => Look::NotYet(error.to_string()),
+        })
+    })
+    .await?;
+    Ok(())
+}
+
+/// Harbor's components, one pod each.
+const COMPONENTS: usize = 7;
+
+async fn wait_for_pods(lab: &Lab, step: &Step) -> Result<(), LabError> {
+    let pods = Api::<Pod>::namespaced(lab.client.clone(), &lab.harbor.namespace);
+    let harbor = watcher::Config::default().labels("app=harbor");
+    watch::until(step, "Harbor's pods to be Ready", Duration::from_secs(300), pods, harbor, |pods| {
+        let (ready, rest): (Vec<_>, Vec<_>) = pods
+            .values()
+            .partition(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
+        if ready.len() >= COMPONENTS && rest.is_empty() {
+            return Ok(Look::Ready(()));
+        }
+        let rest: Vec<String> = rest.into_iter().map(|pod| pod.metadata.name.clone().unwrap_or_default()).collect();
+        Ok(Look::NotYet(format!("{} Ready, not yet: {}", ready.len(), rest.join(", "))))
+    })
+    .await?;
+    Ok(())
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Harbor says that it is healthy, every node is Ready, and an image can be pushed and its digest read back.
+async fn prove(lab: &Lab, parts: &Parts, step: Step) -> Result<LabFacts, LabError> {
+    wait_for_harbor(lab, &step).await?;
+    let nodes = wait_for_nodes(lab, &step).await?;
+    let ca = lab.harbor.ca(&lab.client).await?;
+    let probe = SeedImage::build("library/lab-ready", "probe", 1024)
+        .map_err(|error| LabError::NotInOrder(error.to_string()))?;
+    Registry::new(&lab.harbor, &ca).push(&probe).await?;
+    let info = api::Api::new(&lab.harbor, &ca)?.system_info().await?;
+    let node = nodes.first().and_then(|node| node.status.as_ref()?.node_info.clone()).unwrap_or_default();
+    Ok(LabFacts {
+        source: parts.source.clone(),
+        kubernetes: node.kubelet_version,
+        containerd: node.container_runtime_version.trim_start_matches("containerd://").to_owned(),
+        harbor: HarborFacts { kind: parts.harbor_kind, version: info.harbor_version },
+    })
+}
+
+/// Waits until every node is Ready.
+pub async fn wait_for_nodes(lab: &Lab, step: &Step) -> Result<Vec<KubeNode>, WaitError<String>> {
+    let expected = lab.node_names();
+    let nodes = Api::<KubeNode>::all(lab.client.clone());
+    watch::until(step, "every node to be Ready", Duration::from_secs(120), nodes, watcher::Config::default(), |nodes| {
+        let waiting: Vec<&str> = expected
+            .iter()
+            .filter(|name| !nodes.get(*name).is_some_and(node_is_ready))
+            .map(String::as_str)
+            .collect();
+        Ok(if waiting.is_empty() {
+            Look::Ready(nodes.values().cloned().collect())
+        } else {
+            Look::NotYet(format!("not yet: {}", waiting.join(", ")))
+        })
+    })
+    .await
+}
+
+fn node_is_ready(node: &KubeNode) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn write(path: &Path, content: &str) -> Result<(), LabError> {
+    std::fs::write(path, content).map_err(|source| LabError::File { doing: "write", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(restricted: bool, port: Option<u16>) -> String {
+        let parts = Parts {
+            source: "packages".into(),
+            kind: "kind".into(),
+            kubectl: "kubectl".into(),
+            helm: "helm".into(),
+            node_image: "node".into(),
+            own_network: true,
+            local_path: String::new(),
+            chart: "chart".into(),
+            extra_values: String::new(),
+            harbor_kind: HarborKind::StandIn,
+        };
+        let spec =
+            LabSpec { id: "lab".into(), dir: "lab".into(), docker_host: "unix:///docker.sock".into(), port, restricted };
+        kind_config(&parts, &spec)
+    }
+
+    #[test]
+    fn no_placeholder_is_left_in_the_kind_configuration() {
+        insta::assert_snapshot!(config(true, Some(30003)));
+    }
+
+    #[test]
+    fn a_feature_gate_is_set_only_where_capabilities_are_restricted() {
+        assert!(config(false, None).contains("featureGates: {}"));
+    }
+}

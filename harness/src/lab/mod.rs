@@ -1,0 +1,148 @@
+//! The lab: one kind cluster with local-path storage and Harbor, its own kubeconfig and work folder.
+
+pub mod certs;
+pub mod cluster;
+pub mod engine;
+pub mod gc;
+pub mod ledger;
+pub mod network;
+pub mod node;
+pub mod preflight;
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    cmd::{Cmd, CmdError},
+    harbor::{Harbor, HarborError},
+    run::poll::WaitError,
+};
+use node::{Node, NodeError};
+
+/// A lab that is up.
+#[derive(Clone)]
+pub struct Lab {
+    /// The lab's id: the kind cluster, the Docker network and the work folder have it as their name.
+    pub id: String,
+    /// The work folder: kubeconfig, values.yaml, Helm's state, and what a procedure leaves.
+    pub dir: PathBuf,
+    /// The Docker engine, as `DOCKER_HOST` has it.
+    pub docker_host: String,
+    /// Reads and watches the cluster.
+    pub client: kube::Client,
+    /// The control plane first, then the workers in the order of the kind configuration.
+    pub nodes: Vec<Node>,
+    /// The registry.
+    pub harbor: Harbor,
+    /// The folder with `kubectl` and `helm`, first in every procedure's `PATH`.
+    pub tools: PathBuf,
+    /// The chart that Harbor was installed from: a folder or a packed chart.
+    pub chart: PathBuf,
+}
+
+/// The lab failed. Nothing is said of a procedure.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// One of kind, helm, kubectl failed.
+    #[error(transparent)]
+    Cmd(#[from] CmdError),
+    /// A command on a node failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The API server refused or cannot be reached.
+    #[error("ask the API server to {doing}: {source}")]
+    Kube {
+        /// What was being done.
+        doing: String,
+        /// What was said.
+        source: kube::Error,
+    },
+    /// The kubeconfig that kind wrote cannot be used.
+    #[error("read the lab's kubeconfig {}: {why}", path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The Docker engine refused.
+    #[error("ask the Docker engine to {doing}: {source}")]
+    Docker {
+        /// What was being done.
+        doing: String,
+        /// What the engine said.
+        source: bollard::errors::Error,
+    },
+    /// Harbor answered otherwise than a registry in order does.
+    #[error(transparent)]
+    Harbor(#[from] HarborError),
+    /// A condition did not come to hold in time.
+    #[error(transparent)]
+    Wait(#[from] WaitError<String>),
+    /// A file of the lab cannot be written or read.
+    #[error("{doing} {}: {source}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The lab is not as it must be before a scenario starts.
+    #[error("the lab is not in order: {0}")]
+    NotInOrder(String),
+}
+
+impl LabError {
+    /// An error of the API server while `doing`.
+    pub fn kube(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> LabError {
+        let doing = doing.into();
+        move |source| LabError::Kube { doing, source }
+    }
+}
+
+impl Lab {
+    /// The lab's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// The names of all nodes, control plane first.
+    pub fn node_names(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.name.clone()).collect()
+    }
+
+    /// `kubectl` on this lab.
+    pub fn kubectl(&self) -> Cmd {
+        self.tool("kubectl")
+    }
+
+    /// `helm` on this lab, with Helm's state in the work folder.
+    pub fn helm(&self) -> Cmd {
+        self.tool("helm")
+    }
+
+    fn tool(&self, name: &str) -> Cmd {
+        let cmd = Cmd::new(self.tools.join(name)).dir(&self.dir).limit(Duration::from_secs(300));
+        self.env().into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
+    }
+
+    /// The variables that make `kubectl` and `helm` reach this lab and nothing else.
+    pub fn env(&self) -> Vec<(String, String)> {
+        tool_env(&self.dir)
+    }
+}
+
+/// The variables for `kubectl` and `helm` of the lab in `dir`.
+pub fn tool_env(dir: &std::path::Path) -> Vec<(String, String)> {
+    let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    [
+        ("HOME", dir.to_string_lossy().into_owned()),
+        ("KUBECONFIG", path("kubeconfig")),
+        ("HELM_CACHE_HOME", path("helm/cache")),
+        ("HELM_CONFIG_HOME", path("helm/config")),
+        ("HELM_DATA_HOME", path("helm/data")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}

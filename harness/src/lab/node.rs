@@ -1,0 +1,151 @@
+//! A node: a container that kind made, and the commands run in it. Never the host.
+
+use std::time::Duration;
+
+use bollard::{
+    Docker,
+    container::LogOutput,
+    exec::{CreateExecOptions, StartExecResults},
+};
+use futures::StreamExt;
+
+/// The most that is kept of a node command's output, in bytes.
+const KEPT: usize = 256 * 1024;
+
+/// One node of the lab.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name in Kubernetes, such as `worker1`.
+    pub name: String,
+    /// Its container, such as `drydock-worker`.
+    pub container: String,
+    /// Whether it runs the control plane.
+    pub control_plane: bool,
+    docker: Docker,
+}
+
+/// What a command on a node printed, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOutput {
+    /// Its exit status.
+    pub code: i64,
+    /// Standard output and standard error in the order in which they came.
+    pub output: String,
+}
+
+/// Why a command on a node could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The engine refused, or the node's container is gone.
+    #[error("run a command on node {node}: {source}")]
+    Engine {
+        /// The node.
+        node: String,
+        /// What the engine said.
+        source: bollard::errors::Error,
+    },
+    /// The command ended with a failure.
+    #[error("a command on node {node} ended with exit status {code}; it said: {said}")]
+    Failed {
+        /// The node.
+        node: String,
+        /// Its exit status.
+        code: i64,
+        /// Its output.
+        said: String,
+    },
+    /// The command did not end in time.
+    #[error("a command on node {node} did not end within {} s; it said: {said}", after.as_secs())]
+    TimedOut {
+        /// The node.
+        node: String,
+        /// The limit.
+        after: Duration,
+        /// Its output so far.
+        said: String,
+    },
+}
+
+impl Node {
+    /// The node that runs in `container`.
+    pub fn new(docker: Docker, name: impl Into<String>, container: impl Into<String>, control_plane: bool) -> Self {
+        Self { name: name.into(), container: container.into(), control_plane, docker }
+    }
+
+    /// Runs a shell script on the node; any exit status but 0 is an error. The script stops at its first failing command.
+    pub async fn sh(&self, script: &str) -> Result<String, NodeError> {
+        let done = self.exec(script, &[], Duration::from_secs(120)).await?;
+        if done.code != 0 {
+            return Err(NodeError::Failed { node: self.name.clone(), code: done.code, said: done.output });
+        }
+        Ok(done.output)
+    }
+
+    /// Runs a shell script on the node with variables, and returns how it ended.
+    pub async fn exec(
+        &self,
+        script: &str,
+        env: &[(String, String)],
+        limit: Duration,
+    ) -> Result<NodeOutput, NodeError> {
+        let engine = |source| NodeError::Engine { node: self.name.clone(), source };
+        // `timeout` ends the script's whole process group inside the node, which closing the stream would not.
+        let seconds = limit.as_secs().max(1).to_string();
+        let options = CreateExecOptions {
+            cmd: Some(
+                ["timeout", "--kill-after=5", &seconds, "bash", "-euo", "pipefail", "-c", script]
+                    .map(str::to_owned)
+                    .into(),
+            ),
+            env: Some(env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<String>>()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..Default::default()
+        };
+        let exec = self.docker.create_exec(&self.container, options).await.map_err(engine)?.id;
+        let mut output = Vec::new();
+        if let StartExecResults::Attached { output: mut stream, .. } =
+            self.docker.start_exec(&exec, None).await.map_err(engine)?
+        {
+            let read = async {
+                while let Some(chunk) = stream.next().await {
+                    match chunk.map_err(engine)? {
+                        LogOutput::StdOut { message } | LogOutput::StdErr { message } if output.len() < KEPT => {
+                            output.extend_from_slice(&message);
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            };
+            if let Ok(result) = tokio::time::timeout(limit + Duration::from_secs(15), read).await {
+                result?;
+            } else {
+                return Err(self.timed_out(limit, &output));
+            }
+        }
+        let code = self.docker.inspect_exec(&exec).await.map_err(engine)?.exit_code.unwrap_or(-1);
+        // 124 and 137 are `timeout`'s own.
+        if code == 124 || code == 137 {
+            return Err(self.timed_out(limit, &output));
+        }
+        Ok(NodeOutput { code, output: String::from_utf8_lossy(&output).into_owned() })
+    }
+
+    fn timed_out(&self, after: Duration, output: &[u8]) -> NodeError {
+        NodeError::TimedOut {
+            node: self.name.clone(),
+            after,
+            said: String::from_utf8_lossy(output).trim().to_owned(),
+        }
+    }
+}
+
+/// Runs a script on every node at once and returns the outputs in the order of the nodes.
+pub async fn on_each(nodes: &[Node], script: impl Fn(&Node) -> String) -> Result<Vec<String>, NodeError> {
+    futures::future::try_join_all(nodes.iter().map(|node| {
+        let script = script(node);
+        async move { node.sh(&script).await }
+    }))
+    .await
+}

@@ -1,0 +1,179 @@
+//! Running a runbook against the lab as it stands.
+
+use std::time::Instant;
+
+use futures::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use super::{Block, Place, Runbook};
+use crate::{
+    cmd::{Cmd, CmdError},
+    lab::{
+        Lab, LabError,
+        node::{Node, NodeError},
+    },
+    run::events::Step,
+};
+
+/// What one block did in one place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The step's heading.
+    pub step: String,
+    /// The line of the block in its file.
+    pub line: usize,
+    /// `workstation`, or the node.
+    pub place: String,
+    /// How it ended: its exit status, or that it was stopped.
+    pub ended: String,
+    /// Whether it ended well.
+    pub ok: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// What it printed.
+    pub output: String,
+}
+
+/// What became of a runbook.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript {
+    /// Each block in each place, in order. It ends with the first block that failed.
+    pub records: Vec<Record>,
+}
+
+impl Transcript {
+    /// The first command that failed, in words.
+    pub fn failure(&self) -> Option<String> {
+        let record = self.records.iter().find(|record| !record.ok)?;
+        let last = record.output.trim().lines().last().unwrap_or("nothing");
+        Some(format!(
+            "step `{}` (line {}) failed on {}: {}; it said: {last}",
+            record.step, record.line, record.place, record.ended
+        ))
+    }
+
+    /// The transcript as a person reads it.
+    pub fn text(&self) -> String {
+        self.records
+            .iter()
+            .map(|record| {
+                format!(
+                    "## {} (line {}) on {}: {}, {:.1} s\n{}\n",
+                    record.step,
+                    record.line,
+                    record.place,
+                    record.ended,
+                    record.seconds,
+                    record.output.trim_end()
+                )
+            })
+            .collect()
+    }
+}
+
+/// Runs a runbook until its end or its first failing command.
+///
+/// # Errors
+/// The lab's: a node's container is gone, the engine does not answer. A command that fails is no error but part of the
+/// transcript.
+pub async fn run(runbook: &Runbook, lab: &Lab, step: &Step) -> Result<Transcript, LabError> {
+    let mut transcript = Transcript::default();
+    for part in &runbook.steps {
+        for block in &part.blocks {
+            step.waiting(format!("{} ({}:{})", part.title, runbook.file, block.line));
+            let env = variables(lab).await;
+            let records = match block.on {
+                Place::Workstation => vec![on_workstation(lab, block, &env).await?],
+                place => on_nodes(&nodes(lab, place), block, &env).await?,
+            };
+            let ok = records.iter().all(|record| record.ok);
+            transcript.records.extend(records.into_iter().map(|record| Record { step: part.title.clone(), ..record }));
+            if !ok {
+                return Ok(transcript);
+            }
+        }
+    }
+    Ok(transcript)
+}
+
+/// What every command finds in its environment, looked up anew for each block.
+async fn variables(lab: &Lab) -> Vec<(String, String)> {
+    let harbor = &lab.harbor;
+    let workers: Vec<&str> =
+        lab.nodes.iter().filter(|node| !node.control_plane).map(|node| node.name.as_str()).collect();
+    let mut variables = vec![
+        ("HARBOR_HOST", harbor.host.clone()),
+        ("HARBOR_URL", harbor.url()),
+        ("HARBOR_NAMESPACE", harbor.namespace.clone()),
+        ("HARBOR_RELEASE", harbor.release.clone()),
+        ("HARBOR_ADMIN_PASSWORD", harbor.admin_password.clone()),
+        ("WORKERS", workers.join(" ")),
+    ];
+    if let Some(gpu) = nodes(lab, Place::GpuNode).first() {
+        variables.push(("GPU_NODE", gpu.name.clone()));
+    }
+    // While Harbor is uninstalled there is no authority to name.
+    if let Ok(ca) = harbor.ca(&lab.client).await {
+        variables.push(("HARBOR_CA", ca));
+    }
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn nodes(lab: &Lab, place: Place) -> Vec<Node> {
+    let wanted = |node: &&Node| match place {
+        Place::Workstation => false,
+        Place::EachNode => true,
+        Place::Workers => !node.control_plane,
+        Place::GpuNode => node.name == "worker2-gpu",
+    };
+    lab.nodes.iter().filter(wanted).cloned().collect()
+}
+
+async fn on_workstation(lab: &Lab, block: &Block, env: &[(String, String)]) -> Result<Record, LabError> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let cmd = Cmd::new("bash")
+        .args(["-euo", "pipefail", "-c", &block.script])
+        .dir(&lab.dir)
+        .env("PATH", format!("{}:{path}", lab.tools.display()))
+        .limit(block.timeout);
+    let cmd = lab.env().iter().chain(env).fold(cmd, |cmd, (name, value)| cmd.env(name, value));
+    let started = Instant::now();
+    let (ok, ended, output) = match cmd.output().await {
+        Ok(output) => {
+            let printed = format!("{}{}", output.stdout, output.stderr);
+            (output.status.success(), output.status.to_string(), printed)
+        }
+        Err(CmdError::TimedOut { after, said, .. }) => (false, stopped(after), said),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(record(block, "workstation", started, ok, ended, output))
+}
+
+async fn on_nodes(nodes: &[Node], block: &Block, env: &[(String, String)]) -> Result<Vec<Record>, LabError> {
+    let each = nodes.iter().map(|node| async move {
+        let started = Instant::now();
+        let (ok, ended, output) = match node.exec(&block.script, env, block.timeout).await {
+            Ok(done) => (done.code == 0, format!("exit status {}", done.code), done.output),
+            Err(NodeError::TimedOut { after, said, .. }) => (false, stopped(after), said),
+            Err(error) => return Err(error),
+        };
+        Ok(record(block, &node.name, started, ok, ended, output))
+    });
+    Ok(join_all(each).await.into_iter().collect::<Result<_, NodeError>>()?)
+}
+
+fn stopped(after: std::time::Duration) -> String {
+    format!("stopped after {} s", after.as_secs())
+}
+
+fn record(block: &Block, place: &str, started: Instant, ok: bool, ended: String, output: String) -> Record {
+    Record {
+        step: String::new(),
+        line: block.line,
+        place: place.to_owned(),
+        ended,
+        ok,
+        seconds: started.elapsed().as_secs_f64(),
+        output,
+    }
+}

@@ -1,0 +1,159 @@
+//! `cargo xtask bench`: how long the phases take.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, mpsc::Receiver},
+};
+
+use clap::Args;
+use harness::{
+    report::evidence::Evidence,
+    run::{
+        events::{Event, EventKind, Events, StepId},
+        runner,
+    },
+    scenario::CellPlan,
+    selection,
+};
+
+use crate::{
+    LabArgs, e2e,
+    exit::{self, Failure},
+    session::{self, LabWish, Session, Setup},
+};
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// Cells to run in each lab, as for `e2e`; none runs only the lab
+    selection: Vec<String>,
+    /// How many labs to make, one after the other
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    runs: u8,
+    #[command(flatten)]
+    lab: LabArgs,
+}
+
+pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
+    let known: Vec<CellPlan> = e2e::scenarios()?.iter().flat_map(|scenario| scenario.spec().cells()).collect();
+    let cells = match args.selection.as_slice() {
+        [] => Vec::new(),
+        some => selection::select(&known, some, false).map_err(Failure::input)?,
+    };
+    let setup = Setup::read(&args.lab)?;
+    let (events, receiver) = Events::channel();
+    let collector = std::thread::spawn(move || collect(&receiver));
+    let session = Session::new(setup, events.clone());
+    let work = {
+        let (session, events) = (session.clone(), events.clone());
+        async move {
+            for run in 1..=args.runs {
+                eprintln!("lab {run} of {}", args.runs);
+                let wish = LabWish { id: session::new_id(), port: None };
+                let (lab, _) = session.lab(&wish).await?;
+                let results = Arc::new(Mutex::new(Vec::new()));
+                if !cells.is_empty() {
+                    let evidence = Evidence::new(None).map_err(Failure::lab)?;
+                    runner::run(&lab, &e2e::scenarios()?, &cells, &events, &evidence, &results)
+                        .await
+                        .map_err(Failure::lab)?;
+                }
+                drop(lab);
+                session.remove_lab().await?;
+            }
+            Ok(())
+        }
+    };
+    let outcome = session::guarded(&events, work).await;
+    let cleaned = session.end(false).await;
+    drop(events);
+    let phases = collector.join().unwrap_or_default();
+    outcome.and(cleaned)?;
+    print(&phases, args.runs);
+    Ok(exit::AS_EXPECTED)
+}
+
+/// Each phase's name with its parents' and its times in seconds, in the order in which phases first ended.
+type Phases = Vec<(String, Vec<f64>)>;
+
+/// Reads events until the stream ends. Phases of one name add up within their parent.
+fn collect(receiver: &Receiver<Event>) -> Phases {
+    let mut names: HashMap<StepId, String> = HashMap::new();
+    let mut phases = Phases::new();
+    for event in receiver {
+        match event.kind {
+            EventKind::StepStarted { step, parent, name, .. } => {
+                let name = match parent.and_then(|parent| names.get(&parent)) {
+                    Some(parent) => format!("{parent} > {name}"),
+                    None => name,
+                };
+                names.insert(step, name);
+            }
+            EventKind::StepFinished { step, seconds, .. } => {
+                let Some(name) = names.get(&step) else { continue };
+                match phases.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, times)) => times.push(seconds),
+                    None => phases.push((name.clone(), vec![seconds])),
+                }
+            }
+            EventKind::Note { text } => eprintln!("{text}"),
+            _ => {}
+        }
+    }
+    phases
+}
+
+fn print(phases: &Phases, runs: u8) {
+    println!("{runs} runs; seconds: median, least, most, number of times");
+    for (name, times) in phases {
+        let mut times = times.clone();
+        times.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (times.first(), times.last()) else { continue };
+        println!("{:8.1} {least:8.1} {most:8.1} {:4}  {}", median(&times), times.len(), name.replace('\n', " "));
+    }
+    if let Some(peak) = peak_memory() {
+        println!("peak memory of this process: {peak} MiB");
+    }
+}
+
+/// The median of sorted numbers; 0 of none.
+fn median(sorted: &[f64]) -> f64 {
+    match sorted {
+        [] => 0.0,
+        some if some.len() % 2 == 1 => some[some.len() / 2],
+        some => f64::midpoint(some[some.len() / 2 - 1], some[some.len() / 2]),
+    }
+}
+
+/// `VmHWM` of `/proc/self/status`, in MiB.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert_eq!(median(&[]), 0.0);
+    }
+
+    #[tokio::test]
+    async fn a_phase_is_named_with_its_parents_and_its_times_are_kept() {
+        let (events, receiver) = Events::channel();
+        for _ in 0..2 {
+            let _: Result<(), String> = events
+                .step("lab", |step| async move { step.events().step("cluster", |_| async { Ok(()) }).await })
+                .await;
+        }
+        drop(events);
+        let phases = collect(&receiver);
+        let seen: Vec<_> = phases.iter().map(|(name, times)| (name.as_str(), times.len())).collect();
+        assert_eq!(seen, [("lab > cluster", 2), ("lab", 2)]);
+    }
+}

@@ -1,0 +1,250 @@
+//! What the commands that need a lab share: reading what is pinned, finding an engine, preparing a source, making a lab, and
+//! cleaning up after it, however it ended.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use harness::{
+    lab::{
+        Lab,
+        cluster::{self, LabSpec, Parts},
+        engine::{ConnectOptions, Engine},
+        gc,
+        ledger::{Ledger, NewLab, Thing},
+        preflight::{self, Wanted},
+    },
+    paths::Paths,
+    run::{
+        cancel::{Cancel, Ended},
+        events::{Events, HarborKind, LabFacts},
+    },
+    source::{self, Pins, Prepared, SourceChoice, SourceKind, engine::EngineRef, versions::Versions},
+};
+
+use crate::{LabArgs, Source, exit::Failure};
+
+/// What is known before anything is created.
+#[derive(Clone)]
+pub struct Setup {
+    pub paths: Paths,
+    pub pins: Pins,
+    pub source: SourceChoice,
+    provision: bool,
+}
+
+impl Setup {
+    /// Reads what is pinned and where things are kept.
+    pub fn read(args: &LabArgs) -> Result<Self, Failure> {
+        let versions = Versions::load(&crate::root().join("fixtures/versions.toml")).map_err(Failure::input)?;
+        let kubernetes = versions.kubernetes(args.k8s.as_deref()).map_err(Failure::input)?;
+        Ok(Self {
+            paths: Paths::from_env().map_err(Failure::input)?,
+            pins: Pins::new(&versions, kubernetes),
+            source: match args.source {
+                Source::Auto => SourceChoice::Auto,
+                Source::Upstream => SourceChoice::Upstream,
+                Source::Packages => SourceChoice::Packages,
+            },
+            provision: args.provision,
+        })
+    }
+
+    /// How an engine is found.
+    pub fn connect(&self) -> ConnectOptions {
+        ConnectOptions::from_env(self.provision)
+    }
+}
+
+/// A session: what was started and has to be ended. Cheap to clone; every clone is the same session, so that what the work
+/// has started can be ended by someone else when the work is dropped half way.
+#[derive(Clone)]
+pub struct Session {
+    setup: Setup,
+    events: Events,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    engine: Option<Arc<Engine>>,
+    ledger: Option<Ledger>,
+}
+
+/// What of a lab a command asks for.
+pub struct LabWish {
+    /// The lab's id.
+    pub id: String,
+    /// A port of 127.0.0.1 that leads to Harbor.
+    pub port: Option<u16>,
+}
+
+impl Session {
+    /// A session that has started nothing yet.
+    pub fn new(setup: Setup, events: Events) -> Self {
+        Self { setup, events, held: Arc::default() }
+    }
+
+    /// The engine, found or started.
+    pub async fn engine(&self) -> Result<Arc<Engine>, Failure> {
+        if let Some(engine) = self.hold(|held| held.engine.clone()) {
+            return Ok(engine);
+        }
+        let engine = Engine::connect(&self.setup.connect(), &self.setup.paths, &self.events).await;
+        let engine = Arc::new(engine.map_err(Failure::input)?);
+        self.hold(|held| held.engine = Some(engine.clone()));
+        Ok(engine)
+    }
+
+    /// Tools and images, fetched or built where missing.
+    pub async fn prepare(&self, engine: &Engine) -> Result<(SourceKind, Prepared), Failure> {
+        let setup = &self.setup;
+        let chosen = source::choose(setup.source, &setup.pins).await;
+        self.events.note(format!("source: {}, because {}", chosen.kind, chosen.why));
+        let engine = engine_ref(engine);
+        let prepared =
+            source::prepare(chosen.kind, &engine, &crate::root(), &setup.paths, &setup.pins, &self.events).await;
+        Ok((chosen.kind, prepared.map_err(Failure::lab)?))
+    }
+
+    /// Checks this machine, prepares the source and makes a lab. Whatever is created is in the ledger first.
+    pub async fn lab(&self, wish: &LabWish) -> Result<(Lab, LabFacts), Failure> {
+        let setup = &self.setup;
+        let engine = self.engine().await?;
+        let wanted = Wanted {
+            cold: !setup.paths.artifacts().exists(),
+            ports: wish.port.into_iter().collect(),
+            cluster: Some(wish.id.clone()),
+        };
+        let checks = preflight::checks(Ok(&engine), &setup.paths, &wanted).await;
+        for check in checks.iter().filter(|check| check.outcome == preflight::Outcome::Warn) {
+            self.events.note(format!("warning: {check}"));
+        }
+        preflight::refuse_on_failure(&checks).map_err(Failure::input)?;
+        let (kind, prepared) = self.prepare(&engine).await?;
+        let mut ledger = Ledger::create(
+            &setup.paths,
+            NewLab {
+                lab: wish.id.clone(),
+                cluster: wish.id.clone(),
+                docker_host: engine.host().to_owned(),
+                network: wish.id.clone(),
+                // Only what was made whole is kept: see `keep_lab`.
+                keep: false,
+            },
+        )
+        .map_err(Failure::input)?;
+        let dir = ledger.dir().to_owned();
+        let recorded = ledger
+            .add(Thing::Network { name: wish.id.clone() })
+            .and_then(|()| ledger.add(Thing::Cluster { name: wish.id.clone() }));
+        self.hold(|held| held.ledger = Some(ledger));
+        recorded.map_err(Failure::lab)?;
+        let spec = LabSpec {
+            id: wish.id.clone(),
+            dir,
+            docker_host: engine.host().to_owned(),
+            port: wish.port,
+            restricted: engine.restricted(),
+        };
+        cluster::create(engine.docker(), &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+    }
+
+    /// Ends what was started. With `keep` the lab stays, and with it the engine that it needs.
+    pub async fn end(self, keep: bool) -> Result<(), Failure> {
+        let removed = if keep { self.keep_lab() } else { self.remove_lab().await };
+        let engine = self.hold(|held| held.engine.take());
+        if let Some(engine) = engine.and_then(Arc::into_inner) {
+            engine.leave(&self.events).await.map_err(Failure::lab)?;
+        }
+        removed
+    }
+
+    /// Removes the lab, if there is one, and whatever of it was made.
+    pub async fn remove_lab(&self) -> Result<(), Failure> {
+        let (engine, ledger) = self.hold(|held| (held.engine.clone(), held.ledger.take()));
+        let (Some(engine), Some(ledger)) = (engine, ledger) else { return Ok(()) };
+        let report = gc::remove_lab(&engine, &self.setup.paths, ledger, &self.events).await;
+        if report.left.is_empty() {
+            return Ok(());
+        }
+        let left: Vec<String> = report.left.iter().map(|left| format!("{} ({})", left.what, left.why)).collect();
+        let left = left.join("; ");
+        Err(Failure::lab(anyhow::anyhow!("clean up: still there: {left}; `cargo xtask gc` tries again")))
+    }
+
+    fn keep_lab(&self) -> Result<(), Failure> {
+        let (engine, ledger) = self.hold(|held| (held.engine.clone(), held.ledger.take()));
+        let (Some(engine), Some(mut ledger)) = (engine, ledger) else { return Ok(()) };
+        let lab = ledger.record().lab.clone();
+        ledger.keep(true).and_then(|()| ledger.add(Thing::EngineHold)).map_err(Failure::lab)?;
+        engine.hold(&lab).map_err(Failure::lab)
+    }
+
+    fn hold<T>(&self, access: impl FnOnce(&mut Held) -> T) -> T {
+        access(&mut self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// Runs `work` until it ends, panics, or a signal comes. What it started is still there afterwards, for [`Session::end`].
+pub async fn guarded<W>(events: &Events, work: W) -> Result<(), Failure>
+where
+    W: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let cancel = Cancel::on_signals(events).map_err(Failure::lab)?;
+    match cancel.guard(work, async {}).await {
+        Ended::Finished(result) => result,
+        Ended::Interrupted(signal) => Err(Failure::interrupted(signal)),
+        Ended::Panicked(message) => Err(Failure::lab(anyhow::anyhow!("a defect in Drydock: {message}"))),
+    }
+}
+
+/// The engine, as the sources know it.
+pub fn engine_ref(engine: &Engine) -> EngineRef {
+    EngineRef { host: engine.host().to_owned(), docker: engine.docker().clone() }
+}
+
+fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
+    let (harbor_kind, extra_values) = match &prepared.stand_in_image {
+        Some(image) => (HarborKind::StandIn, format!("standIn:\n  image: {image}\n")),
+        None => (HarborKind::Harbor, String::new()),
+    };
+    Parts {
+        source: kind.to_string(),
+        kind: prepared.kind,
+        kubectl: prepared.kubectl,
+        helm: prepared.helm,
+        node_image: prepared.node_image,
+        own_network: kind == SourceKind::Packages,
+        local_path: prepared.local_path_manifest,
+        chart: prepared.chart.path().to_owned(),
+        extra_values,
+        harbor_kind,
+    }
+}
+
+/// A new lab's id. Two runs at once differ in the process, two runs after each other in the time.
+pub fn new_id() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("drydock-{:x}-{:x}", now.as_secs() & 0xff_ffff, std::process::id())
+}
+
+/// Where a kept lab is, in lines for a person.
+pub fn how_to_reach(lab: &Lab, facts: &LabFacts) -> String {
+    let kubeconfig: PathBuf = lab.kubeconfig();
+    format!(
+        "lab        {}\n\
+         kubeconfig {}\n\
+         tools      {}\n\
+         Harbor     {} ({}), admin / {}\n\
+         remove it  cargo xtask down {}",
+        lab.id,
+        kubeconfig.display(),
+        lab.tools.display(),
+        lab.harbor.url(),
+        facts.harbor.kind,
+        lab.harbor.admin_password,
+        lab.id
+    )
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask test`: all tests, with the engine and the images that they need.
+
+use std::process::Stdio;
+
+use clap::Args;
+use harness::{
+    report::{ReportOptions, Reporter, TerminalMode},
+    run::events::Events,
+    source,
+};
+
+use crate::{
+    LabArgs,
+    exit::{self, Failure},
+    session::{self, Session, Setup},
+};
+
+#[derive(Args)]
+pub struct TestArgs {
+    #[command(flatten)]
+    lab: LabArgs,
+    /// Arguments for `cargo test`
+    #[arg(last = true)]
+    cargo: Vec<String>,
+}
+
+pub async fn test(args: TestArgs) -> Result<u8, Failure> {
+    let setup = Setup::read(&args.lab)?;
+    let (events, receiver) = Events::channel();
+    let reporter = Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto })
+        .map_err(Failure::input)?;
+    let session = Session::new(setup.clone(), events.clone());
+    let work = {
+        let (session, events) = (session.clone(), events.clone());
+        async move {
+            let engine = session.engine().await?;
+            let image = source::stand_in_image_in_engine(
+                &session::engine_ref(&engine),
+                &crate::root(),
+                &setup.paths,
+                &setup.pins,
+                &events,
+            )
+            .await
+            .map_err(Failure::lab)?
+            .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
+            let host = engine.host().to_owned();
+            drop(engine);
+            events.step("cargo test", async |_| run_tests(&args.cargo, &host, &image).await).await
+        }
+    };
+    let outcome = session::guarded(&events, work).await;
+    let cleaned = session.end(false).await;
+    drop(events);
+    reporter.finish().map_err(Failure::lab)?;
+    outcome.and(cleaned)?;
+    Ok(exit::AS_EXPECTED)
+}
+
+/// The tests' own lines go to this process's output as they come.
+async fn run_tests(arguments: &[String], docker_host: &str, image: &str) -> Result<(), Failure> {
+    let status = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["test", "--workspace", "--locked"])
+        .args(arguments)
+        .current_dir(crate::root())
+        .env("DOCKER_HOST", docker_host)
+        .env("DRYDOCK_STAND_IN_IMAGE", image)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(Failure::lab)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::tests(anyhow::anyhow!("`cargo test --workspace` ended with {status}")))
+}
