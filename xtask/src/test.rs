@@ -27,8 +27,8 @@ pub struct TestArgs {
 pub async fn test(args: TestArgs) -> Result<u8, Failure> {
     let setup = Setup::read(&args.lab)?;
     let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto })
-        .map_err(Failure::input)?;
+    let reporter =
+        Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
     let session = Session::new(setup.clone(), events.clone());
     let work = {
         let (session, events) = (session.clone(), events.clone());

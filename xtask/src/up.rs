@@ -35,8 +35,8 @@ pub struct UpArgs {
 pub async fn up(args: UpArgs) -> Result<u8, Failure> {
     let setup = Setup::read(&args.lab)?;
     let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto })
-        .map_err(Failure::input)?;
+    let reporter =
+        Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
     let session = Session::new(setup, events.clone());
     let reach = Arc::new(Mutex::new(None));
     let work = {
@@ -72,9 +72,11 @@ pub async fn down(args: DownArgs) -> Result<u8, Failure> {
     let paths = Paths::from_env().map_err(Failure::input)?;
     let ledger = Ledger::open(&paths, &args.name).map_err(Failure::input)?;
     let (events, receiver) = Events::channel();
-    let reporter = Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto })
-        .map_err(Failure::input)?;
-    let engine = Engine::attach(&ledger.record().docker_host, &ConnectOptions::from_env(false), &paths, &events).await.map_err(Failure::lab)?;
+    let reporter =
+        Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
+    let engine = Engine::attach(&ledger.record().docker_host, &ConnectOptions::from_env(false), &paths, &events)
+        .await
+        .map_err(Failure::lab)?;
     let report = gc::remove_lab(&engine, &paths, ledger, &events).await;
     let left = engine.leave(&events).await;
     events.emit(EventKind::Note { text: report.to_string() });

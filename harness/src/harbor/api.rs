@@ -141,8 +141,7 @@ impl Api {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HarborError> {
         let url = format!("{}{path}", self.url);
         let request = |source| HarborError::Request { url: url.clone(), source };
-        let answer =
-            self.client.get(&url).basic_auth("admin", Some(&self.password)).send().await.map_err(request)?;
+        let answer = self.client.get(&url).basic_auth("admin", Some(&self.password)).send().await.map_err(request)?;
         let status = answer.status();
         if !status.is_success() {
             let body: String = answer.text().await.unwrap_or_default().chars().take(500).collect();

@@ -70,7 +70,8 @@ impl Inventory {
         match registry.manifest(repository, &artifact.digest).await {
             Ok(bytes) => {
                 let manifest = serde_json::from_slice::<Manifest>(&bytes);
-                for part in manifest.into_iter().flat_map(|manifest| manifest.config.into_iter().chain(manifest.layers)) {
+                for part in manifest.into_iter().flat_map(|manifest| manifest.config.into_iter().chain(manifest.layers))
+                {
                     let read = match registry.blob(repository, &part.digest).await {
                         Ok((digest, size)) if digest == part.digest => format!("{size} bytes"),
                         Ok((digest, size)) => format!("{size} bytes that hash to {digest}"),

@@ -108,13 +108,13 @@ impl Harbor {
     /// Harbor: who does not trust Harbor yet cannot ask it.
     pub async fn ca(&self, client: &kube::Client) -> Result<String, HarborError> {
         let secret = format!("{}-nginx", self.release);
-        let wrong =
-            |why: String| HarborError::Ca { secret: secret.clone(), namespace: self.namespace.clone(), why };
+        let wrong = |why: String| HarborError::Ca { secret: secret.clone(), namespace: self.namespace.clone(), why };
         let found = Api::<Secret>::namespaced(client.clone(), &self.namespace)
             .get(&secret)
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let bytes = found.data.unwrap_or_default().remove("ca.crt").ok_or_else(|| wrong("there is no such key".into()))?;
+        let bytes =
+            found.data.unwrap_or_default().remove("ca.crt").ok_or_else(|| wrong("there is no such key".into()))?;
         String::from_utf8(bytes.0).map_err(|_| wrong("it is not text".into()))
     }
 }

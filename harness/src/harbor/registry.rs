@@ -39,15 +39,9 @@ impl Registry {
             let reference = reference.to_string();
             move |source| HarborError::Registry { doing, reference, source: Box::new(source) }
         };
-        self.client
-            .auth(&reference, &self.auth, RegistryOperation::Push)
-            .await
-            .map_err(wrong("log in to push"))?;
+        self.client.auth(&reference, &self.auth, RegistryOperation::Push).await.map_err(wrong("log in to push"))?;
         for blob in [&image.layer, &image.config] {
-            self.client
-                .push_blob(&reference, blob.clone(), &digest(blob))
-                .await
-                .map_err(wrong("push a blob of"))?;
+            self.client.push_blob(&reference, blob.clone(), &digest(blob)).await.map_err(wrong("push a blob of"))?;
         }
         let kind = MANIFEST.parse().map_err(|_| HarborError::Reference(MANIFEST.to_owned()))?;
         self.client
@@ -56,11 +50,7 @@ impl Registry {
             .map_err(wrong("push the manifest of"))?;
         let read = self.digest(&image.repository, &image.tag).await?;
         if read != image.digest() {
-            return Err(HarborError::ReadBack {
-                reference: reference.to_string(),
-                read,
-                pushed: image.digest(),
-            });
+            return Err(HarborError::ReadBack { reference: reference.to_string(), read, pushed: image.digest() });
         }
         Ok(read)
     }
@@ -84,10 +74,13 @@ impl Registry {
             "application/vnd.docker.distribution.manifest.v2+json",
             "application/vnd.docker.distribution.manifest.list.v2+json",
         ];
-        let (bytes, _) =
-            self.client.pull_manifest_raw(&reference, &self.auth, &accepted).await.map_err(|source| {
-                HarborError::Registry { doing: "read the manifest of", reference: reference.to_string(), source: Box::new(source) }
-            })?;
+        let (bytes, _) = self.client.pull_manifest_raw(&reference, &self.auth, &accepted).await.map_err(|source| {
+            HarborError::Registry {
+                doing: "read the manifest of",
+                reference: reference.to_string(),
+                source: Box::new(source),
+            }
+        })?;
         Ok(bytes.to_vec())
     }
 

@@ -53,10 +53,7 @@ impl SeedImage {
         let tar = tar.into_inner()?;
         let diff_id = digest(&tar);
         let mut layer = Vec::new();
-        std::io::copy(
-            &mut tar.as_slice(),
-            &mut GzBuilder::new().mtime(0).write(&mut layer, Compression::fast()),
-        )?;
+        std::io::copy(&mut tar.as_slice(), &mut GzBuilder::new().mtime(0).write(&mut layer, Compression::fast()))?;
         let config = serde_json::to_vec(&json!({
             "architecture": architecture,
             "os": "linux",

@@ -32,7 +32,8 @@ impl NodeTrust {
     pub fn script(&self) -> String {
         let mut script = RESET.to_owned();
         if let Some((host, ca)) = &self.certs_d {
-            script.push_str(&format!("mkdir -p '{CERTS_D}/{host}'\ncat > '{CERTS_D}/{host}/ca.crt' <<'PEM'\n{ca}PEM\n"));
+            script
+                .push_str(&format!("mkdir -p '{CERTS_D}/{host}'\ncat > '{CERTS_D}/{host}/ca.crt' <<'PEM'\n{ca}PEM\n"));
         }
         if self.config_path {
             script.push_str(CONFIG_PATH);
@@ -47,7 +48,9 @@ impl NodeTrust {
 
 /// Adds `ca` to the system store as an administrator would, and restarts nothing.
 pub fn system_store_script(ca: &str) -> String {
-    format!("cat > /usr/local/share/ca-certificates/harbor.crt <<'PEM'\n{ca}PEM\nupdate-ca-certificates >/dev/null 2>&1\n")
+    format!(
+        "cat > /usr/local/share/ca-certificates/harbor.crt <<'PEM'\n{ca}PEM\nupdate-ca-certificates >/dev/null 2>&1\n"
+    )
 }
 
 /// kind's releases differ in whether their node's configuration has a `config_path`; here it starts without.

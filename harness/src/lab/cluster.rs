@@ -235,9 +235,8 @@ async fn wait_for_pods(lab: &Lab, step: &Step) -> Result<(), LabError> {
     let pods = Api::<Pod>::namespaced(lab.client.clone(), &lab.harbor.namespace);
     let harbor = watcher::Config::default().labels("app=harbor");
     watch::until(step, "Harbor's pods to be Ready", Duration::from_secs(300), pods, harbor, |pods| {
-        let (ready, rest): (Vec<_>, Vec<_>) = pods
-            .values()
-            .partition(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            pods.values().partition(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod));
         if ready.len() >= COMPONENTS && rest.is_empty() {
             return Ok(Look::Ready(()));
         }
@@ -276,11 +275,8 @@ pub async fn wait_for_nodes(lab: &Lab, step: &Step) -> Result<Vec<KubeNode>, Wai
     let expected = lab.node_names();
     let nodes = Api::<KubeNode>::all(lab.client.clone());
     watch::until(step, "every node to be Ready", Duration::from_secs(120), nodes, watcher::Config::default(), |nodes| {
-        let waiting: Vec<&str> = expected
-            .iter()
-            .filter(|name| !nodes.get(*name).is_some_and(node_is_ready))
-            .map(String::as_str)
-            .collect();
+        let waiting: Vec<&str> =
+            expected.iter().filter(|name| !nodes.get(*name).is_some_and(node_is_ready)).map(String::as_str).collect();
         Ok(if waiting.is_empty() {
             Look::Ready(nodes.values().cloned().collect())
         } else {
@@ -316,8 +312,13 @@ mod tests {
             extra_values: String::new(),
             harbor_kind: HarborKind::StandIn,
         };
-        let spec =
-            LabSpec { id: "lab".into(), dir: "lab".into(), docker_host: "unix:///docker.sock".into(), port, restricted };
+        let spec = LabSpec {
+            id: "lab".into(),
+            dir: "lab".into(),
+            docker_host: "unix:///docker.sock".into(),
+            port,
+            restricted,
+        };
         kind_config(&parts, &spec)
     }
 

@@ -82,12 +82,7 @@ impl Node {
     }
 
     /// Runs a shell script on the node with variables, and returns how it ended.
-    pub async fn exec(
-        &self,
-        script: &str,
-        env: &[(String, String)],
-        limit: Duration,
-    ) -> Result<NodeOutput, NodeError> {
+    pub async fn exec(&self, script: &str, env: &[(String, String)], limit: Duration) -> Result<NodeOutput, NodeError> {
         let engine = |source| NodeError::Engine { node: self.name.clone(), source };
         // `timeout` ends the script's whole process group inside the node, which closing the stream would not.
         let seconds = limit.as_secs().max(1).to_string();
@@ -133,11 +128,7 @@ impl Node {
     }
 
     fn timed_out(&self, after: Duration, output: &[u8]) -> NodeError {
-        NodeError::TimedOut {
-            node: self.name.clone(),
-            after,
-            said: String::from_utf8_lossy(output).trim().to_owned(),
-        }
+        NodeError::TimedOut { node: self.name.clone(), after, said: String::from_utf8_lossy(output).trim().to_owned() }
     }
 }
 

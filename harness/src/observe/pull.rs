@@ -165,7 +165,11 @@ names=$($ctr images ls -q | grep -E '/{repository}[:@]|^{config}$' || true)
     poll(step, &what, GONE, Duration::from_millis(300), || async {
         let left = node.sh(&script).await.map_err(|error| error.to_string())?;
         let left = left.trim();
-        Ok(if left.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", left.replace('\n', ", "))) })
+        Ok(if left.is_empty() {
+            Look::Ready(())
+        } else {
+            Look::NotYet(format!("still there: {}", left.replace('\n', ", ")))
+        })
     })
     .await?;
     Ok(())

@@ -72,7 +72,8 @@ pub async fn run(
         let name = format!("{}/{}", first.scenario, first.variant);
         events
             .step(name, |step| async move {
-                let story = Story { lab, scenario: scenario.as_ref(), variant: &first.variant, image, evidence, results };
+                let story =
+                    Story { lab, scenario: scenario.as_ref(), variant: &first.variant, image, evidence, results };
                 story.tell(group, &step).await
             })
             .await?;

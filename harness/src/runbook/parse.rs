@@ -77,12 +77,11 @@ fn block(info: &str, line: usize) -> Result<Option<Block>, String> {
     for word in words {
         match word.split_once('=') {
             Some(("on", place)) => {
-                block.on = Place::NAMES.iter().find(|(name, _)| *name == place).map(|(_, place)| *place).ok_or_else(
-                    || {
+                block.on =
+                    Place::NAMES.iter().find(|(name, _)| *name == place).map(|(_, place)| *place).ok_or_else(|| {
                         let names = Place::NAMES.map(|(name, _)| name).join(", ");
                         format!("there is no place `{place}`; write one of {names}")
-                    },
-                )?;
+                    })?;
             }
             Some(("timeout", time)) => {
                 block.timeout = duration(time)
@@ -124,8 +123,14 @@ mod tests {
     }
 
     #[rstest]
-    #[case("# T\n## S\n```sh on=every-node\n```\n", "r.md:3: there is no place `every-node`; write one of workstation, each-node, workers, gpu-node")]
-    #[case("# T\n## S\n\n```sh timeout=soon\n```\n", "r.md:4: `soon` is no time; write seconds or minutes such as 30s or 2m")]
+    #[case(
+        "# T\n## S\n```sh on=every-node\n```\n",
+        "r.md:3: there is no place `every-node`; write one of workstation, each-node, workers, gpu-node"
+    )]
+    #[case(
+        "# T\n## S\n\n```sh timeout=soon\n```\n",
+        "r.md:4: `soon` is no time; write seconds or minutes such as 30s or 2m"
+    )]
     #[case("# T\n## S\n```sh fast\n```\n", "r.md:3: `fast` means nothing after the language; write on=… or timeout=…")]
     #[case("# T\n```sh\nls\n```\n", "r.md:2: commands before the first step; put a heading such as `## Step 1` above")]
     fn a_mistake_is_told_with_its_line(#[case] text: &str, #[case] message: &str) {
