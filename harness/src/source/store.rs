@@ -556,7 +556,8 @@ mod tests {
     async fn a_damaged_artifact_is_named_and_built_anew() {
         let (_dir, store) = store();
         let built = AtomicUsize::new(0);
-        let damages: [(&str, fn(&Path), &str); 4] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage, &str); 4] = [
             ("bin/tool", |file| fs::write(file, "the fool").unwrap(), "its SHA-256 is"),
             ("bin/tool", |file| fs::write(file, "the to").unwrap(), "6 bytes, should be 8"),
             ("data", |file| fs::remove_file(file).unwrap(), "No such file"),
