@@ -8,8 +8,8 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{
         CreateContainerOptions, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        ImportImageOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-        StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
+        ImportImageOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+        RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
     },
 };
 use futures::{StreamExt, TryStreamExt};
@@ -19,6 +19,8 @@ use super::image::{Archive, Image};
 
 /// The label on all that this project makes in an engine.
 pub const LABEL: &str = "io.drydock";
+/// The label that names the cache folder that an image was made from.
+pub const CACHE_LABEL: &str = "io.drydock.cache";
 /// The label that names the artifact that an image was made from.
 pub const ARTIFACT_LABEL: &str = "io.drydock.artifact";
 
@@ -127,6 +129,27 @@ impl EngineRef {
         let options = CreateImageOptionsBuilder::new().from_image(name).build();
         let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| async { Ok(()) });
         self.within(PULL_LIMIT, &doing, pull).await
+    }
+
+    /// Removes the images that were made from this cache folder and whose artifact `keep` does not want. One in use stays.
+    /// Returns the names of those that are gone.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn drop_images(&self, cache: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<String>, EngineError> {
+        let of_cache = format!("{CACHE_LABEL}={}", cache.display());
+        let filters = HashMap::from([("label", vec![of_cache.as_str()])]);
+        let options = ListImagesOptionsBuilder::new().filters(&filters).build();
+        let images =
+            self.docker.list_images(Some(options)).await.map_err(self.refused("list the images of this cache"))?;
+        let mut gone = Vec::new();
+        for image in images.into_iter().filter(|image| !image.labels.get(ARTIFACT_LABEL).is_some_and(|id| keep(id))) {
+            let options = RemoveImageOptionsBuilder::new().build();
+            if self.docker.remove_image(&image.id, Some(options), None).await.is_ok() {
+                gone.extend(image.repo_tags);
+            }
+        }
+        Ok(gone)
     }
 
     /// Removes an image's name, if it is there. One in use stays.

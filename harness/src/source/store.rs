@@ -272,6 +272,11 @@ impl Store {
         }
     }
 
+    /// Whether an artifact of this [`Recipe::id`] is there.
+    pub fn has(&self, id: &str) -> bool {
+        id.rsplit_once('-').is_some_and(|(name, key)| self.root.join(name).join(key).is_dir())
+    }
+
     fn shelf(&self, recipe: &Recipe) -> PathBuf {
         self.root.join(recipe.name)
     }
@@ -551,7 +556,8 @@ mod tests {
     async fn a_damaged_artifact_is_named_and_built_anew() {
         let (_dir, store) = store();
         let built = AtomicUsize::new(0);
-        let damages: [(&str, fn(&Path), &str); 4] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage, &str); 4] = [
             ("bin/tool", |file| fs::write(file, "the fool").unwrap(), "its SHA-256 is"),
             ("bin/tool", |file| fs::write(file, "the to").unwrap(), "6 bytes, should be 8"),
             ("data", |file| fs::remove_file(file).unwrap(), "No such file"),
@@ -622,6 +628,7 @@ mod tests {
             drop(ensure(&store, key, &Events::discard(), &built).await);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        assert!(store.has("thing-k1") && !store.has("thing-k2") && !store.has("thing"));
         let there = |key: &str| dir.path().join("artifacts/thing").join(key).exists();
         assert_eq!(["k1", "k2", "k3", "k4"].map(there), [true, false, true, true]);
         drop(in_use);

@@ -289,7 +289,7 @@ mod tests {
         let text = PINNED.replacen("[helm]\n", "[helm]\nverison = \"v1.0.0\"\n", 1);
         assert_eq!(
             error(&text),
-            "versions.toml:7:1: unknown key `verison`; did you mean `version`? (known here: version)"
+            "versions.toml:11:1: unknown key `verison`; did you mean `version`? (known here: version)"
         );
     }
 

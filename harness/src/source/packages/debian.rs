@@ -325,9 +325,12 @@ impl Rootfs {
     ) -> Result<(), DebianError> {
         let list = scratch.join("sources.list");
         fs::write(&list, host.list()).map_err(DebianError::io("write", &list))?;
-        let mut make = Cmd::new("perl")
+        // mmdebstrap mounts /proc, /sys and /dev in what it makes. In a mount namespace of its own they go when it does, also
+        // when it is killed, and whoever then clears the folder does not reach into the host's.
+        let mut make = Cmd::new("unshare")
+            .args(["--mount", "--propagation=private", "perl"])
             .arg(mmdebstrap)
-            .args(["--mode=root", "--format=tar", "--skip=output/dev", "--quiet"])
+            .args(["--mode=root", "--format=tar", "--skip=output/dev,cleanup/run", "--quiet"])
             .arg(format!("--variant={}", self.variant))
             .arg(format!("--include={}", self.packages.join(",")))
             .args(acquire_options().await?.iter().map(|option| format!("--aptopt={option}")))

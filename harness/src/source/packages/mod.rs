@@ -18,7 +18,7 @@ use self::{
 };
 use super::{
     Chart, Pins, Prepared,
-    engine::{EngineError, EngineRef},
+    engine::{ARTIFACT_LABEL, CACHE_LABEL, EngineError, EngineRef, LABEL},
     image::Image,
     store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
 };
@@ -90,6 +90,23 @@ impl<'a> Kitchen<'a> {
         let go = Go::find(paths, &pins.go).await?;
         let host = Distribution::of_host()?;
         Ok(Self { root, paths, pins, engine, events, store: Store::new(paths), go, host })
+    }
+
+    /// An image that can be found again, and dropped when its artifact is.
+    fn labelled(&self, mut image: Image, artifact: &str) -> Image {
+        image.labels.insert(LABEL.to_owned(), "true".to_owned());
+        image.labels.insert(CACHE_LABEL.to_owned(), self.paths.cache().display().to_string());
+        image.labels.insert(ARTIFACT_LABEL.to_owned(), artifact.to_owned());
+        image
+    }
+
+    /// Drops the images from the engine whose artifacts the store has dropped.
+    async fn drop_old_images(&self) -> Result<(), PackagesError> {
+        let gone = self.engine.drop_images(self.paths.cache(), |id| self.store.has(id)).await?;
+        if !gone.is_empty() {
+            self.events.note(format!("dropped from the engine: {}; newer ones took their place", gone.join(", ")));
+        }
+        Ok(())
     }
 
     fn images(&self) -> PathBuf {
@@ -324,12 +341,16 @@ pub(super) async fn prepare(
     let node = node::recipe(&kitchen, &of_node, stand_in_name.as_deref())?;
     let name = node::name(&pins.kubernetes, &node);
 
-    if !node_is_in_engine(&kitchen, &node, &name).await? {
-        if kitchen.store.get(&node, &[], events).await?.is_none() {
-            build_all(&kitchen, &recipes).await?;
+    let state = match node_in_engine(&kitchen, &node, &name).await? {
+        Some(state) => state,
+        None => {
+            if kitchen.store.get(&node, &[], &Events::discard()).await?.is_none() {
+                build_all(&kitchen, &recipes).await?;
+            }
+            put_node_in_engine(&kitchen, &recipes, &node, &name).await?
         }
-        put_node_in_engine(&kitchen, &recipes, &node, &name).await?;
-    }
+    };
+    let storage = node::StorageImages::new(&pins.local_path_packages);
     let kind = kitchen.kind(&recipes.kind).await?;
     let tools = kitchen.kubernetes(&recipes.kubernetes, &["helm", "kubectl"]).await?;
     Ok(Prepared {
@@ -339,9 +360,9 @@ pub(super) async fn prepare(
         node_image: name,
         chart: Chart::Folder(root.join("fixtures/charts/harbor-stand-in")),
         stand_in_image: stand_in_name,
-        local_path_manifest: super::local_path_manifest(root, &pins.local_path_image, &pins.helper_image)?,
+        local_path_manifest: super::local_path_manifest(root, &storage.provisioner, &storage.helper)?,
         preloaded: true,
-        in_use: vec![kind, tools],
+        in_use: vec![kind, tools, state],
     })
 }
 
@@ -356,24 +377,29 @@ pub(super) async fn stand_in_in_engine(
     let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
     let recipes = kitchen.recipes()?;
     let Some(name) = kitchen.stand_in_name(&recipes)? else { return Ok(None) };
-    if engine.has(&name, &stand_in::artifact_label(&name), None).await? {
+    // The store has no artifact of the image as a whole: it goes with its program.
+    let program = stand_in::program_recipe(root)?.id();
+    if engine.has(&name, &program, None).await? {
         return Ok(Some(name));
     }
     let Some(image) = kitchen.stand_in(&recipes).await? else { return Ok(None) };
+    let image = kitchen.labelled(image, &program);
     let load = events.step_usually(
         "load the Harbor stand-in's image into the engine",
         Some(Duration::from_secs(8)),
         |_| async { engine.load(image).await },
     );
     load.await?;
+    kitchen.drop_old_images().await?;
     Ok(Some(name))
 }
 
-async fn node_is_in_engine(kitchen: &Kitchen<'_>, node: &Recipe, name: &str) -> Result<bool, PackagesError> {
-    let Some(state) = kitchen.store.get(node, &[node::TOP], kitchen.events).await? else { return Ok(false) };
+/// The node image's artifact, if the engine has the image that was made from it.
+async fn node_in_engine(kitchen: &Kitchen<'_>, node: &Recipe, name: &str) -> Result<Option<Artifact>, PackagesError> {
+    let Some(state) = kitchen.store.get(node, &[node::TOP], kitchen.events).await? else { return Ok(None) };
     let path = state.file(node::TOP);
     let top = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
-    Ok(kitchen.engine.has(name, &node.id(), Some(&top)).await?)
+    Ok(kitchen.engine.has(name, &node.id(), Some(&top)).await?.then_some(state))
 }
 
 /// Builds everything that is missing. What waits for a mirror runs beside what keeps the processors busy.
@@ -400,7 +426,7 @@ async fn put_node_in_engine(
     recipes: &Recipes,
     node: &Recipe,
     name: &str,
-) -> Result<(), PackagesError> {
+) -> Result<Artifact, PackagesError> {
     let parts = Parts {
         kubernetes: kitchen.kubernetes(&recipes.kubernetes, &[]).await?,
         containerd: kitchen.containerd(&recipes.containerd).await?,
@@ -421,5 +447,6 @@ async fn put_node_in_engine(
             kitchen.engine.load(image).await
         });
     load.await?;
-    Ok(())
+    kitchen.drop_old_images().await?;
+    Ok(state)
 }

@@ -8,7 +8,6 @@ use std::{fs, path::Path, time::Duration};
 
 use super::{Kitchen, PackagesError, Parts, go::CNI_PLUGINS};
 use crate::source::{
-    engine::{ARTIFACT_LABEL, LABEL},
     image::{Archive, Files, Image, Layer},
     store::{Artifact, Building, Inputs, Recipe},
 };
@@ -64,6 +63,21 @@ impl ClusterImages {
     }
 }
 
+/// The images of the storage provisioner. What is built here is not called what others have built.
+pub(super) struct StorageImages {
+    pub(super) provisioner: String,
+    pub(super) helper: String,
+}
+
+impl StorageImages {
+    pub(super) fn new(version: &str) -> Self {
+        Self {
+            provisioner: format!("docker.io/drydock/local-path-provisioner:{version}"),
+            helper: format!("docker.io/drydock/local-path-helper:{version}"),
+        }
+    }
+}
+
 /// The recipe of containerd's state, and with it of the node image.
 pub(super) fn recipe(
     kitchen: &Kitchen<'_>,
@@ -74,8 +88,6 @@ pub(super) fn recipe(
         .files("preload", &kitchen.images().join("node/preload.sh"))?
         .files("containerd", &kitchen.images().join("node/containerd.toml"))?
         .files("base", &kitchen.images().join("base"))?
-        .text("local-path", &kitchen.pins.local_path_image)
-        .text("helper", &kitchen.pins.helper_image)
         .text("stand-in", stand_in.unwrap_or_default());
     for part in parts {
         inputs = inputs.text(part.name, &part.key);
@@ -129,6 +141,7 @@ fn workloads(
     stand_in: Option<Image>,
 ) -> Result<Vec<Image>, PackagesError> {
     let names = cluster_images(parts)?;
+    let storage = StorageImages::new(&kitchen.pins.local_path_packages);
     let kubernetes = &parts.kubernetes;
     let one = |name: &str, path: &str, from: &Artifact, program: &str, entrypoint: &[&str]| {
         let files = Files::new().program(path, from.file(program)).dir("tmp", 0o1777);
@@ -155,13 +168,13 @@ fn workloads(
         one(&names.coredns, "coredns", coredns, "coredns", &["/coredns"]),
         one(&names.pause, "pause", kubernetes, "pause", &["/pause"]),
         one(
-            &kitchen.pins.local_path_image,
+            &storage.provisioner,
             "usr/bin/local-path-provisioner",
             kubernetes,
             "local-path-provisioner",
             &["local-path-provisioner"],
         ),
-        Image::new(kitchen.pins.helper_image.clone(), base, &["sh"]),
+        Image::new(storage.helper, base, &["sh"]),
     ];
     images.extend(stand_in);
     Ok(images)
@@ -181,7 +194,7 @@ pub(super) async fn preload(
     let mut layers = system(kitchen, parts)?;
     layers.push(Layer::Files(Files::new().dir("var/import", 0o755)));
     let name = format!("{REPOSITORY}-system:{}", recipe.key);
-    engine.load(labelled(Image::new(&name, layers, &[]), recipe)).await?;
+    engine.load(kitchen.labelled(Image::new(&name, layers, &[]), &recipe.id())).await?;
     let images = workloads(kitchen, parts, base, coredns, stand_in)?;
     let measured = tokio::task::spawn_blocking(move || Archive::new(&images)).await;
     let archive = measured.map_err(std::io::Error::other).flatten().map_err(|source| PackagesError::Io {
@@ -212,17 +225,12 @@ pub(super) fn image(
 ) -> Result<Image, PackagesError> {
     let mut layers = system(kitchen, parts)?;
     layers.push(Layer::Tar(state.file(STATE)));
-    let mut image = labelled(Image::new(name, layers, &["/usr/local/bin/drydock-node", "/sbin/init"]), recipe);
+    let image = Image::new(name, layers, &["/usr/local/bin/drydock-node", "/sbin/init"]);
+    let mut image = kitchen.labelled(image, &recipe.id());
     // Both are what systemd goes by in a container.
     image.env.push("container=docker".to_owned());
     image.stop_signal = Some("SIGRTMIN+3".to_owned());
     Ok(image)
-}
-
-fn labelled(mut image: Image, recipe: &Recipe) -> Image {
-    image.labels.insert(LABEL.to_owned(), "true".to_owned());
-    image.labels.insert(ARTIFACT_LABEL.to_owned(), recipe.id());
-    image
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PackagesError> {

@@ -11,7 +11,6 @@ use super::{Kitchen, PackagesError};
 use crate::{
     cmd::Cmd,
     source::{
-        engine::{ARTIFACT_LABEL, LABEL},
         image::{Files, Image, Layer},
         store::{Artifact, Inputs, Recipe},
     },
@@ -67,13 +66,5 @@ pub(super) fn name(rootfs: &Recipe, program: &Recipe) -> String {
 /// The image.
 pub(super) fn image(name: &str, rootfs: &Artifact, program: &Artifact) -> Image {
     let files = Files::new().program(&format!("usr/local/bin/{NAME}"), program.file(NAME));
-    let mut image = Image::new(name, vec![Layer::Tar(rootfs.file("rootfs.tar")), Layer::Files(files)], &[]);
-    image.labels.insert(LABEL.to_owned(), "true".to_owned());
-    image.labels.insert(ARTIFACT_LABEL.to_owned(), artifact_label(name));
-    image
-}
-
-/// What the image's label says.
-pub(super) fn artifact_label(name: &str) -> String {
-    name.rsplit('/').next().unwrap_or(name).replace(':', "-")
+    Image::new(name, vec![Layer::Tar(rootfs.file("rootfs.tar")), Layer::Files(files)], &[])
 }
