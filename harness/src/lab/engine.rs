@@ -508,11 +508,12 @@ impl Engine {
     /// # Errors
     /// The engine refused, or all addresses are in use.
     pub async fn create_network(&self, name: &str, labels: HashMap<String, String>) -> Result<String, EngineError> {
-        let request = |subnet: Option<&String>| NetworkCreateRequest {
+        let request = |own: Option<&(String, String)>| NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             labels: Some(labels.clone()),
-            ipam: subnet.map(|subnet| Ipam {
+            options: own.map(|(bridge, _)| [("com.docker.network.bridge.name".to_owned(), bridge.clone())].into()),
+            ipam: own.map(|(_, subnet)| Ipam {
                 config: Some(vec![IpamConfig { subnet: Some(subnet.clone()), ..Default::default() }]),
                 ..Default::default()
             }),
@@ -527,11 +528,15 @@ impl Engine {
             return Ok(self.docker.create_network(request(None)).await.map_err(said)?.id);
         };
         let mut refused = None;
-        for subnet in private.subnets() {
-            match self.docker.create_network(request(Some(&subnet))).await {
+        for own in private.subnets() {
+            match self.docker.create_network(request(Some(&own))).await {
                 Ok(network) => return Ok(network.id),
                 // Another network has it; the engine is the one that knows.
-                Err(error) if error.to_string().contains("overlaps") => refused = Some(error),
+                Err(error)
+                    if ["overlaps", "same bridge name"].iter().any(|words| error.to_string().contains(words)) =>
+                {
+                    refused = Some(error);
+                }
                 Err(error) => return Err(said(error)),
             }
         }

@@ -1,4 +1,4 @@
-//! The private engine's network: a bridge of its own, address pool of its own, and three firewall rules of its own.
+//! The private engine's network: a bridge of its own, address pool of its own, and four firewall rules of its own.
 //!
 //! The engine runs with `iptables` off. An engine that manages the firewall empties the chains `DOCKER` and
 //! `DOCKER-ISOLATION-*` when it starts, and with them the rules of any other engine on the machine.
@@ -55,10 +55,10 @@ impl Net {
         }
     }
 
-    /// The networks of a pool, without the bridge's.
-    pub fn subnets(pool: &str) -> Option<Vec<String>> {
+    /// The networks of a pool, without the bridge's, each with the name of its own bridge.
+    pub fn subnets(tag: &str, pool: &str) -> Option<Vec<(String, String)>> {
         let second = second_byte(pool)?;
-        Some((1..=254).map(|third| format!("10.{second}.{third}.0/24")).collect())
+        Some((1..=254).map(|third| (format!("dd-{tag}-{third}"), format!("10.{second}.{third}.0/24"))).collect())
     }
 
     /// The pool that networks are taken from.
@@ -100,19 +100,22 @@ impl Net {
         Ok(())
     }
 
-    /// Out by the machine's own address, back in only what was asked for, and traffic between our own containers.
-    fn rules(&self) -> [(&'static str, Vec<String>); 3] {
+    /// Out by the machine's own address, back in only what was asked for, and traffic between our own containers, also by
+    /// addresses that are theirs alone: pods on two nodes talk by pod addresses.
+    fn rules(&self) -> [(&'static str, Vec<String>); 4] {
         let pool = self.pool();
         let comment = format!("drydock private engine {}", self.bridge);
         let rule = |chain: &str, words: &[&str], then: &str| -> Vec<String> {
             let words = [&[chain], words, &["-m", "comment", "--comment", &comment, "-j", then]].concat();
             words.into_iter().map(str::to_owned).collect()
         };
+        let bridges = format!("{}+", self.bridge);
         let answers = ["-d", &pool, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"];
         [
             ("nat", rule("POSTROUTING", &["-s", &pool, "!", "-d", &pool], "MASQUERADE")),
             ("filter", rule("FORWARD", &["-s", &pool], "ACCEPT")),
             ("filter", rule("FORWARD", &answers, "ACCEPT")),
+            ("filter", rule("FORWARD", &["-i", &bridges, "-o", &bridges], "ACCEPT")),
         ]
     }
 }
@@ -189,6 +192,9 @@ mod tests {
     fn an_earlier_pool_is_kept() {
         let net = Net::choose("0000002a", Some("10.217.0.0/16")).unwrap();
         assert_eq!((net.bridge.as_str(), net.pool().as_str()), ("dd-0000002a", "10.217.0.0/16"));
-        assert!(net.bridge.len() < 16, "interface names have at most 15 characters");
+        for (bridge, _) in Net::subnets("0000002a", "10.217.0.0/16").unwrap() {
+            assert!(bridge.starts_with(&net.bridge), "the firewall knows {bridge} by its beginning");
+            assert!(bridge.len() < 16, "interface names have at most 15 characters: {bridge}");
+        }
     }
 }

@@ -272,9 +272,10 @@ impl Private {
         }
     }
 
-    /// The addresses that a network of this engine may have, for each a /24, the first left out: it is the bridge's.
-    pub fn subnets(&self) -> Vec<String> {
-        self.layout.pool().as_deref().and_then(Net::subnets).unwrap_or_default()
+    /// The bridge and the addresses that a network of this engine may have, for each a /24, the first left out: it is the
+    /// default bridge's.
+    pub fn subnets(&self) -> Vec<(String, String)> {
+        self.layout.pool().and_then(|pool| Net::subnets(&self.layout.tag(), &pool)).unwrap_or_default()
     }
 
     /// Keeps the engine for the lab `lab`.

@@ -330,7 +330,9 @@ impl Rootfs {
         let mut make = Cmd::new("unshare")
             .args(["--mount", "--propagation=private", "perl"])
             .arg(mmdebstrap)
-            .args(["--mode=root", "--format=tar", "--skip=output/dev,cleanup/run", "--quiet"])
+            .args(["--mode=root", "--format=tar", "--quiet"])
+            // Whatever runs the image brings its own /dev; what a setup made in /run is part of the image.
+            .args(["--skip=output/dev", "--skip=cleanup/run"])
             .arg(format!("--variant={}", self.variant))
             .arg(format!("--include={}", self.packages.join(",")))
             .args(acquire_options().await?.iter().map(|option| format!("--aptopt={option}")))
