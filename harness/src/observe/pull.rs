@@ -34,18 +34,23 @@ pub const APP: &str = "app";
 const PULL: Duration = Duration::from_secs(60);
 const GONE: Duration = Duration::from_secs(60);
 
-/// Pulls `image` on every node of the lab, and tells what each pod came to. A failure that is not `decisive` may pass by
-/// itself, as the 502 while Harbor's pods are not Ready again after a restart of their kubelet: such a pod has its whole
-/// time, in which the kubelet tries again. A pod that comes to nothing in time is told as it stands; only a cluster that
-/// cannot be asked is an error.
+/// Removes the workload, and the image from every node, so that the next pull is a real one.
+pub async fn clear(lab: &Lab, step: &Step, image: &SeedImage) -> Result<(), LabError> {
+    remove(lab, step).await?;
+    try_join_all(lab.nodes.iter().map(|node| purge(node, step, image))).await?;
+    Ok(())
+}
+
+/// Pulls `image` on every node of the lab, which [`clear`] has cleared, and tells what each pod came to. A failure that is not
+/// `decisive` may pass by itself, as the 502 while Harbor's pods are not Ready again after a restart of their kubelet: such
+/// a pod has its whole time, in which the kubelet tries again. A pod that comes to nothing in time is told as it stands;
+/// only a cluster that cannot be asked is an error.
 pub async fn everywhere(
     lab: &Lab,
     step: &Step,
     image: &SeedImage,
     decisive: impl Fn(&PullObservation) -> bool,
 ) -> Result<Vec<PullObservation>, LabError> {
-    remove(lab, step).await?;
-    try_join_all(lab.nodes.iter().map(|node| purge(node, step, image))).await?;
     create(lab, &lab.harbor.image(&image.repository, &image.tag)).await?;
     let mut seen = BTreeMap::new();
     let nodes = lab.nodes.len();
@@ -95,7 +100,7 @@ async fn add_events(lab: &Lab, seen: &mut [PullObservation]) -> Result<(), LabEr
 }
 
 /// Removes the workload and waits until its pods are gone.
-pub async fn remove(lab: &Lab, step: &Step) -> Result<(), LabError> {
+async fn remove(lab: &Lab, step: &Step) -> Result<(), LabError> {
     let sets = Api::<DaemonSet>::namespaced(lab.client.clone(), APP);
     match sets.delete(APP, &DeleteParams::background()).await {
         Ok(_) => {}

@@ -89,6 +89,10 @@ impl Scenario for UntrustedCa {
         step: &'a Step,
     ) -> BoxFuture<'a, Result<Observation, LabError>> {
         async move {
+            pull::clear(lab, step, image).await?;
+            // Harbor itself is in order throughout this scenario. Its pods are not Ready for some seconds after a procedure
+            // restarts their kubelet, and a pull that meets that would wait out a back-off.
+            cluster::wait_for_harbor(lab, step).await?;
             let mut pulls = pull::everywhere(lab, step, image, |pull| pull.says(UNKNOWN_AUTHORITY)).await?;
             let name = lab.harbor.image(&image.repository, &image.tag);
             // The pod tells the kubelet's side; the node's containerd is asked itself.
