@@ -153,12 +153,16 @@ fn selector() -> watcher::Config {
 }
 
 /// Removes an image from a node: its names, its content, and the snapshot of its layer, without which containerd would not
-/// fetch the layer again. The kubelet removes a dead container a moment after its pod, and a container holds its snapshot.
+/// fetch the layer again. A dead container holds its snapshot; the kubelet removes it with its pod or, after a restart of
+/// containerd, up to a minute later: what has no task is removed here.
 async fn purge(node: &Node, step: &Step, image: &SeedImage) -> Result<(), LabError> {
     let [manifest, config, layer] = image.content();
     let script = format!(
         r#"
 ctr="ctr -n k8s.io"
+for container in $($ctr containers ls | awk 'index($2, "/{repository}:") || index($2, "/{repository}@") {{ print $1 }}'); do
+  $ctr tasks ls -q | grep -qxF "$container" || $ctr containers rm "$container"
+done
 names=$($ctr images ls -q | grep -E '/{repository}[:@]|^{config}$' || true)
 [ -z "$names" ] || $ctr images rm --sync $names >/dev/null
 {{ $ctr content ls -q; $ctr snapshots ls; }} | grep -oE '{manifest}|{config}|{layer}|{diff}' || true
