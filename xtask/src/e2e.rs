@@ -65,12 +65,19 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let work = {
         let (session, events, results, reach) = (session.clone(), events.clone(), results.clone(), reach.clone());
         async move {
-            let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
-            evidence.hide(&lab.harbor.admin_password);
-            if let Ok(mut reach) = reach.lock() {
-                *reach = Some(session::how_to_reach(&lab, &facts));
+            let run = async {
+                let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
+                evidence.hide(&lab.harbor.admin_password);
+                if let Ok(mut reach) = reach.lock() {
+                    *reach = Some(session::how_to_reach(&lab, &facts));
+                }
+                runner::run(&lab, &scenarios, &cells, &events, &evidence, &results).await.map_err(Failure::lab)
+            };
+            let result = run.await;
+            if result.is_err() {
+                session.gather(&evidence).await;
             }
-            runner::run(&lab, &scenarios, &cells, &events, &evidence, &results).await.map_err(Failure::lab)
+            result
         }
     };
     let outcome = session::guarded(&events, work).await;

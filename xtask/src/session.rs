@@ -10,12 +10,14 @@ use harness::{
     lab::{
         Lab,
         cluster::{self, LabSpec, Parts},
+        diagnose,
         engine::{ConnectOptions, Engine},
         gc,
         ledger::{Ledger, NewLab, Thing},
         preflight::{self, Wanted},
     },
     paths::Paths,
+    report::evidence::Evidence,
     run::{
         cancel::{Cancel, Ended},
         events::{Events, HarborKind, LabFacts},
@@ -143,6 +145,22 @@ impl Session {
         recorded.map_err(Failure::lab)?;
         let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
         cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+    }
+
+    /// Keeps what a failed lab says of itself.
+    pub async fn gather(&self, evidence: &Evidence) {
+        let (engine, lab) = self.hold(|held| {
+            let lab = held.ledger.as_ref().map(|ledger| (ledger.record().lab.clone(), ledger.dir().to_owned()));
+            (held.engine.clone(), lab)
+        });
+        let (Some(engine), Some((id, dir))) = (engine, lab) else { return };
+        let phase = evidence.phase("lab", &id, "failure");
+        let gathered = self.events.step("gather evidence", |step| async move {
+            diagnose::gather(&dir, &cluster::nodes(engine.docker(), &id), &phase, &step).await;
+            Ok::<_, Failure>(())
+        });
+        // It cannot fail: what does not answer is told in its file.
+        let _ = gathered.await;
     }
 
     /// Ends what was started. With `keep` the lab stays, and with it the engine that it needs.

@@ -166,14 +166,18 @@ async fn connect(docker: &Docker, spec: &LabSpec) -> Result<(kube::Client, Vec<N
     // The API server is on this machine, whatever proxy the environment names.
     config.proxy_url = None;
     let client = kube::Client::try_from(config).map_err(|error| bad(error.to_string()))?;
-    let control_plane = format!("{}-control-plane", spec.id);
+    Ok((client, nodes(docker, &spec.id)))
+}
+
+/// The nodes of the lab `id`, as its kind configuration names them.
+pub fn nodes(docker: &Docker, id: &str) -> Vec<Node> {
+    let control_plane = format!("{id}-control-plane");
     let node = |name: &str, container: &str, control| Node::new(docker.clone(), name, container, control);
-    let nodes = vec![
+    vec![
         node(&control_plane, &control_plane, true),
-        node("worker1", &format!("{}-worker", spec.id), false),
-        node("worker2-gpu", &format!("{}-worker2", spec.id), false),
-    ];
-    Ok((client, nodes))
+        node("worker1", &format!("{id}-worker"), false),
+        node("worker2-gpu", &format!("{id}-worker2"), false),
+    ]
 }
 
 /// The control plane's address on the lab's network, where Harbor's NodePort is reached by nodes and by the workstation.

@@ -2,6 +2,7 @@
 
 pub mod certs;
 pub mod cluster;
+pub mod diagnose;
 pub mod engine;
 pub mod gc;
 pub mod ledger;

@@ -218,7 +218,8 @@ impl Worker {
         }
         self.terminal.close();
         let written = self.options.dir.as_deref().map_or(Ok(()), |dir| write_reports(dir, &self.record));
-        if self.options.terminal != TerminalMode::Quiet {
+        // Only a run has a summary: making a lab to play in has none.
+        if self.options.terminal != TerminalMode::Quiet && !self.record.run.is_empty() {
             // A reader of standard output that is gone is no reason to fail.
             let _ = std::io::stdout().write_all(to_stdout(&self.record, self.options.dir.as_deref()).as_bytes());
         }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use super::events::{EventKind, Events, Step};
 use crate::{
     harbor::{inventory::Inventory, registry::Registry, seed::SeedImage},
-    lab::{Lab, LabError, cluster},
+    lab::{Lab, LabError, cluster, diagnose},
     observe::{
         pods::PullObservation,
         symptom::{Judgement, pulled_everywhere},
@@ -123,7 +123,12 @@ impl Story<'_> {
         for cell in cells {
             let begun = Instant::now();
             match self.cell(cell, &before, &mut state, events).await {
-                Ok((verdict, reason)) => self.finish(events, cell, verdict, begun, reason),
+                Ok((verdict, reason)) => {
+                    self.finish(events, cell, verdict, begun, reason);
+                    if cell.expected.is_some_and(|expected| verdict != expected) {
+                        self.gather(events, &cell.procedure).await;
+                    }
+                }
                 Err(error) => {
                     self.finish(events, cell, Verdict::LabBroken, begun, error.to_string());
                     return Err(error);
@@ -131,6 +136,17 @@ impl Story<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What the cluster and the nodes say of a cell that went otherwise than expected.
+    async fn gather(&self, events: &Events, procedure: &str) {
+        let phase = self.phase(procedure);
+        let gathered = events.step("gather evidence", |step| async move {
+            diagnose::gather(&self.lab.dir, &self.lab.nodes, &phase, &step).await;
+            Ok::<_, LabError>(())
+        });
+        // It cannot fail: what does not answer is told in its file.
+        let _ = gathered.await;
     }
 
     fn finish(&self, events: &Events, cell: &CellPlan, verdict: Verdict, begun: Instant, reason: String) {

@@ -171,3 +171,17 @@ pub fn unknown_authority(nodes: &[String], seen: &[PullObservation]) -> Judgemen
     }
     Judgement::DoesNot(wrong.join("; "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_has_a_runbook_that_can_be_read() {
+        let scenario = UntrustedCa::new().unwrap();
+        for cell in scenario.spec().cells() {
+            let text = scenario.runbook(&cell.procedure).unwrap_or_else(|| panic!("{} has no runbook", cell.path()));
+            harness::runbook::parse::parse(&cell.procedure, text).unwrap();
+        }
+    }
+}

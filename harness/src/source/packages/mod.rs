@@ -132,7 +132,7 @@ impl<'a> Kitchen<'a> {
             .files("cri-pull", &own.join("cri-pull"))?;
         let coredns = go().text("version", &pins.coredns).files("main", &own.join("coredns"))?;
         let rootfs = |name: &'static str, folder: &str, step: &str, seconds| {
-            let inputs = Inputs::new(2).text("host", &self.host.id).text("suite", &self.host.suite);
+            let inputs = Inputs::new(3).text("host", &self.host.id).text("suite", &self.host.suite);
             let folder = self.images().join(folder);
             let mut inputs = inputs.files("packages", &folder.join("packages.txt"))?;
             for part in ["rootfs", "setup.sh"].map(|part| folder.join(part)) {
