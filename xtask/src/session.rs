@@ -13,7 +13,7 @@ use harness::{
         diagnose,
         engine::{ConnectOptions, Engine},
         gc,
-        ledger::{Ledger, NewLab, Thing},
+        ledger::{LAB_LABEL, Ledger, NewLab, Thing},
         preflight::{self, Wanted},
     },
     paths::Paths,
@@ -125,26 +125,37 @@ impl Session {
         }
         preflight::refuse_on_failure(&checks).map_err(Failure::input)?;
         let (kind, prepared) = self.prepare(&engine).await?;
-        let mut ledger = Ledger::create(
-            &setup.paths,
-            NewLab {
-                lab: wish.id.clone(),
-                cluster: wish.id.clone(),
-                docker_host: engine.host().to_owned(),
-                network: wish.id.clone(),
-                // Only what was made whole is kept: see `keep_lab`.
-                keep: false,
-            },
-        )
-        .map_err(Failure::input)?;
-        let dir = ledger.dir().to_owned();
-        let recorded = ledger
-            .add(Thing::Network { name: wish.id.clone() })
-            .and_then(|()| ledger.add(Thing::Cluster { name: wish.id.clone() }));
-        self.hold(|held| held.ledger = Some(ledger));
-        recorded.map_err(Failure::lab)?;
+        let dir = self.begin(&engine, &wish.id, &[Thing::Cluster { name: wish.id.clone() }])?;
         let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
         cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+    }
+
+    /// A Docker network for the containers of tests. It goes with the session.
+    pub async fn test_network(&self, engine: &Engine) -> Result<String, Failure> {
+        let id = new_id();
+        self.begin(engine, &id, &[])?;
+        let labels = [(LAB_LABEL.to_owned(), id.clone())].into();
+        engine.create_network(&id, labels).await.map_err(Failure::lab)?;
+        Ok(id)
+    }
+
+    /// Opens a ledger for `id` with its network and `things`, before any of them is made, and returns its folder.
+    fn begin(&self, engine: &Engine, id: &str, things: &[Thing]) -> Result<PathBuf, Failure> {
+        let new = NewLab {
+            lab: id.to_owned(),
+            cluster: id.to_owned(),
+            docker_host: engine.host().to_owned(),
+            network: id.to_owned(),
+            // Only what was made whole is kept: see `keep_lab`.
+            keep: false,
+        };
+        let mut ledger = Ledger::create(&self.setup.paths, new).map_err(Failure::input)?;
+        let dir = ledger.dir().to_owned();
+        let network = Thing::Network { name: id.to_owned() };
+        let recorded = [&network].into_iter().chain(things).try_for_each(|thing| ledger.add(thing.clone()));
+        self.hold(|held| held.ledger = Some(ledger));
+        recorded.map_err(Failure::lab)?;
+        Ok(dir)
     }
 
     /// Keeps what a failed lab says of itself.
@@ -228,7 +239,7 @@ fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
         kubectl: prepared.kubectl,
         helm: prepared.helm,
         node_image: prepared.node_image,
-        own_network: kind == SourceKind::Packages,
+        stock_node: kind == SourceKind::Upstream,
         local_path: prepared.local_path_manifest,
         chart: prepared.chart.path().to_owned(),
         extra_values,

@@ -44,9 +44,11 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
             .await
             .map_err(Failure::lab)?
             .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
+            let network = session.test_network(&engine).await?;
             let host = engine.host().to_owned();
             drop(engine);
-            events.step("cargo test", async |_| run_tests(&args.cargo, &host, &image).await).await
+            let env = [("DOCKER_HOST", host), ("DRYDOCK_STAND_IN_IMAGE", image), ("DRYDOCK_TEST_NETWORK", network)];
+            events.step("cargo test", async |_| run_tests(&args.cargo, &env).await).await
         }
     };
     let outcome = session::guarded(&events, work).await;
@@ -58,13 +60,12 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
 }
 
 /// The tests' own lines go to this process's output as they come.
-async fn run_tests(arguments: &[String], docker_host: &str, image: &str) -> Result<(), Failure> {
+async fn run_tests(arguments: &[String], env: &[(&str, String)]) -> Result<(), Failure> {
     let status = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["test", "--workspace", "--locked"])
         .args(arguments)
         .current_dir(crate::root())
-        .env("DOCKER_HOST", docker_host)
-        .env("DRYDOCK_STAND_IN_IMAGE", image)
+        .envs(env.iter().map(|(name, value)| (*name, value)))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .status()

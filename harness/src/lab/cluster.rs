@@ -18,6 +18,7 @@ use crate::{
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
         poll::{Look, WaitError, poll},
     },
+    source::upstream::STOCK_STORAGE,
 };
 
 const CONFIG: &str = include_str!("../../../fixtures/clusters/lab.yaml");
@@ -41,8 +42,8 @@ pub struct Parts {
     pub helm: PathBuf,
     /// The node image, present in the engine.
     pub node_image: String,
-    /// Whether the node image lays the pod network by itself, so that kind's default is off.
-    pub own_network: bool,
+    /// Whether the node image is kind's own, which brings a pod network and storage. Drydock's lays its network itself.
+    pub stock_node: bool,
     /// local-path-provisioner's manifest.
     pub local_path: String,
     /// Harbor's chart: a folder or a packed chart.
@@ -151,7 +152,7 @@ fn kind_config(parts: &Parts, spec: &LabSpec, restricted: bool) -> String {
         |port| format!("[{{containerPort: {HARBOR_PORT}, hostPort: {port}, listenAddress: 127.0.0.1}}]"),
     );
     CONFIG
-        .replace("{disable_default_cni}", if parts.own_network { "true" } else { "false" })
+        .replace("{disable_default_cni}", if parts.stock_node { "false" } else { "true" })
         .replace("{feature_gates}", if restricted { "{KubeletInUserNamespace: true}" } else { "{}" })
         .replace("{port_mappings}", &ports)
 }
@@ -197,6 +198,11 @@ async fn address(docker: &Docker, spec: &LabSpec) -> Result<String, LabError> {
 }
 
 async fn install_storage(lab: &Lab, parts: &Parts) -> Result<(), LabError> {
+    if parts.stock_node {
+        for stock in STOCK_STORAGE {
+            lab.kubectl().args(["delete", "--ignore-not-found"]).args(stock).run().await?;
+        }
+    }
     lab.kubectl().args(["apply", "--server-side", "-f", "-"]).stdin(parts.local_path.as_str()).run().await?;
     Ok(())
 }
@@ -305,7 +311,7 @@ mod tests {
             kubectl: "kubectl".into(),
             helm: "helm".into(),
             node_image: "node".into(),
-            own_network: true,
+            stock_node: false,
             local_path: String::new(),
             chart: "chart".into(),
             extra_values: String::new(),

@@ -10,6 +10,7 @@ use crate::{
     lab::{Lab, LabError, cluster, diagnose},
     observe::{
         pods::PullObservation,
+        pull,
         symptom::{Judgement, pulled_everywhere},
     },
     report::evidence::{Evidence, EvidenceError, Phase},
@@ -161,6 +162,8 @@ impl Story<'_> {
     async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
         events
             .step("baseline", |step| async move {
+                // A pod that runs while its containerd is restarted takes up to a quarter of a minute to go afterwards.
+                pull::clear(self.lab, &step, self.image).await?;
                 self.scenario.baseline(self.lab, self.variant, &step).await?;
                 let seen = self.observe("baseline", &step).await?;
                 let green = pulled_everywhere(&self.lab.node_names(), &self.image.digest(), &seen);
@@ -211,7 +214,12 @@ impl Story<'_> {
 
     /// Makes the fault and looks for its symptom.
     async fn break_it(&self, events: &Events) -> Result<Judgement, LabError> {
-        events.step("fault", |step| async move { self.scenario.fault(self.lab, self.variant, &step).await }).await?;
+        events
+            .step("fault", |step| async move {
+                pull::clear(self.lab, &step, self.image).await?;
+                self.scenario.fault(self.lab, self.variant, &step).await
+            })
+            .await?;
         events
             .step("symptom", |step| async move {
                 let seen = self.observe("symptom", &step).await?;

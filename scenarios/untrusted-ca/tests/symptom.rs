@@ -1,5 +1,7 @@
 //! Judging on what was recorded from runs: Kubernetes 1.34.4, containerd 2.1.5.
 
+#![allow(clippy::unwrap_used)]
+
 use harness::observe::{
     pods::PullObservation,
     symptom::{Judgement, pulled_everywhere},
