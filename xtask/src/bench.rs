@@ -65,7 +65,7 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
     };
     let outcome = session::guarded(&events, work).await;
     let cleaned = session.end(false).await;
-    drop(events);
+    events.emit(EventKind::RunFinished { passed: outcome.is_ok(), seconds: 0.0, error: None });
     let phases = collector.join().unwrap_or_default();
     outcome.and(cleaned)?;
     print(&phases, args.runs);
@@ -75,7 +75,7 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
 /// Each phase's name with its parents' and its times in seconds, in the order in which phases first ended.
 type Phases = Vec<(String, Vec<f64>)>;
 
-/// Reads events until the stream ends. Phases of one name add up within their parent.
+/// Reads events until the run's end: what waits for signals keeps the stream open for longer.
 fn collect(receiver: &Receiver<Event>) -> Phases {
     let mut names: HashMap<StepId, String> = HashMap::new();
     let mut phases = Phases::new();
@@ -96,6 +96,7 @@ fn collect(receiver: &Receiver<Event>) -> Phases {
                 }
             }
             EventKind::Note { text } => eprintln!("{text}"),
+            EventKind::RunFinished { .. } => break,
             _ => {}
         }
     }
@@ -144,14 +145,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_phase_is_named_with_its_parents_and_its_times_are_kept() {
+    async fn a_phase_is_named_with_its_parents_and_the_run_s_end_ends_the_reading() {
         let (events, receiver) = Events::channel();
         for _ in 0..2 {
             let _: Result<(), String> = events
                 .step("lab", |step| async move { step.events().step("cluster", |_| async { Ok(()) }).await })
                 .await;
         }
-        drop(events);
+        events.emit(EventKind::RunFinished { passed: true, seconds: 0.0, error: None });
         let phases = collect(&receiver);
         let seen: Vec<_> = phases.iter().map(|(name, times)| (name.as_str(), times.len())).collect();
         assert_eq!(seen, [("lab > cluster", 2), ("lab", 2)]);
