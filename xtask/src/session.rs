@@ -238,6 +238,7 @@ fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
         kind: prepared.kind,
         kubectl: prepared.kubectl,
         helm: prepared.helm,
+        crane: prepared.crane,
         node_image: prepared.node_image,
         stock_node: kind == SourceKind::Upstream,
         local_path: prepared.local_path_manifest,

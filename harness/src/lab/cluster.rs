@@ -40,6 +40,8 @@ pub struct Parts {
     pub kubectl: PathBuf,
     /// The `helm` program.
     pub helm: PathBuf,
+    /// The `crane` program.
+    pub crane: PathBuf,
     /// The node image, present in the engine.
     pub node_image: String,
     /// Whether the node image is kind's own, which brings a pod network and storage. Drydock's lays its network itself.
@@ -113,7 +115,7 @@ fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
         move |source| LabError::File { doing: "make", path, source }
     };
     std::fs::create_dir_all(&dir).map_err(wrong(&dir))?;
-    for (name, program) in [("kubectl", &parts.kubectl), ("helm", &parts.helm)] {
+    for (name, program) in [("kubectl", &parts.kubectl), ("helm", &parts.helm), ("crane", &parts.crane)] {
         let link = dir.join(name);
         std::os::unix::fs::symlink(program, &link).map_err(wrong(&link))?;
     }
@@ -310,6 +312,7 @@ mod tests {
             kind: "kind".into(),
             kubectl: "kubectl".into(),
             helm: "helm".into(),
+            crane: "crane".into(),
             node_image: "node".into(),
             stock_node: false,
             local_path: String::new(),

@@ -23,7 +23,7 @@ use node::{Node, NodeError};
 pub struct Lab {
     /// The lab's id: the kind cluster, the Docker network and the work folder have it as their name.
     pub id: String,
-    /// The work folder: kubeconfig, values.yaml, Helm's state, and what a procedure leaves.
+    /// The work folder: kubeconfig, values.yaml, the tools' state, and what a procedure leaves.
     pub dir: PathBuf,
     /// Reads and watches the cluster.
     pub client: kube::Client,
@@ -31,7 +31,7 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     /// The registry.
     pub harbor: Harbor,
-    /// The folder with `kubectl` and `helm`, first in every procedure's `PATH`.
+    /// The folder with `kubectl`, `helm` and `crane`, first in every procedure's `PATH`.
     pub tools: PathBuf,
     /// The chart that Harbor was installed from: a folder or a packed chart.
     pub chart: PathBuf,
@@ -128,18 +128,20 @@ impl Lab {
         self.env().into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
     }
 
-    /// The variables that make `kubectl` and `helm` reach this lab and nothing else.
+    /// The variables that make the tools reach this lab and nothing else.
     pub fn env(&self) -> Vec<(String, String)> {
         tool_env(&self.dir)
     }
 }
 
-/// The variables for `kubectl` and `helm` of the lab in `dir`.
+/// The variables for the tools of the lab in `dir`.
 pub fn tool_env(dir: &std::path::Path) -> Vec<(String, String)> {
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
     [
         ("HOME", dir.to_string_lossy().into_owned()),
         ("KUBECONFIG", path("kubeconfig")),
+        // crane's logins.
+        ("DOCKER_CONFIG", path("docker")),
         ("HELM_CACHE_HOME", path("helm/cache")),
         ("HELM_CONFIG_HOME", path("helm/config")),
         ("HELM_DATA_HOME", path("helm/data")),

@@ -41,7 +41,7 @@ pub struct Block {
 /// Where commands run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Where the on-call sits: `kubectl` and `helm` reach the lab.
+    /// Where the on-call sits: `kubectl` and `helm` reach the lab, and `crane` its Harbor.
     Workstation,
     /// On every node, in its container, as root.
     EachNode,

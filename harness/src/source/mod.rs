@@ -119,6 +119,8 @@ pub struct Pins {
     pub kind: String,
     /// helm's version.
     pub helm: String,
+    /// crane's version.
+    pub crane: String,
     /// Kubernetes' version.
     pub kubernetes: String,
     /// kind's own node image, by digest.
@@ -150,6 +152,7 @@ impl Pins {
             go: versions.go.minimum.to_string(),
             kind: versions.kind.version.to_string(),
             helm: versions.helm.version.to_string(),
+            crane: versions.crane.version.to_string(),
             kubernetes: kubernetes.version.to_string(),
             node_image: kubernetes.node_image.to_string(),
             etcd: kubernetes.etcd.to_string(),
@@ -192,6 +195,8 @@ pub struct Prepared {
     pub helm: PathBuf,
     /// The kubectl program.
     pub kubectl: PathBuf,
+    /// The crane program.
+    pub crane: PathBuf,
     /// The node image, present in the engine; for `kind create cluster --image`.
     pub node_image: String,
     /// The chart.

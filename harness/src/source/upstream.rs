@@ -49,11 +49,13 @@ pub enum UpstreamError {
         reason: String,
     },
     /// The published checksum is of another form than it is known to have.
-    #[error("read the checksum of {url}: it begins `{seen}`, which is no SHA-256")]
+    #[error("read the SHA-256 of {file} from {url}: it is not there; the text begins `{seen}`")]
     NoChecksum {
+        /// The file.
+        file: String,
         /// The checksum's address.
         url: String,
-        /// How it begins.
+        /// How what is there begins.
         seen: String,
     },
     /// The file is not what its project published.
@@ -190,20 +192,39 @@ impl Release {
         let url = format!("https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz");
         Self { checksum_url: format!("{url}.sha256sum"), url, member: Some(format!("linux-{arch}/helm")) }
     }
+
+    fn crane(version: &str, arch: &str) -> Self {
+        let arch = if arch == "amd64" { "x86_64" } else { arch };
+        let release = format!("https://github.com/google/go-containerregistry/releases/download/{version}");
+        Self {
+            url: format!("{release}/go-containerregistry_Linux_{arch}.tar.gz"),
+            checksum_url: format!("{release}/checksums.txt"),
+            member: Some("crane".to_owned()),
+        }
+    }
 }
 
 fn arch() -> &'static str {
     if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" }
 }
 
-/// A checksum as releases publish it: alone, or followed by the file's name.
-fn checksum(url: &str, text: &str) -> Result<String, UpstreamError> {
-    let word = text.split_whitespace().next().unwrap_or_default();
+/// A release's checksum as projects publish it: alone, followed by the file's name, or in a list of all their files.
+fn checksum(release: &Release, text: &str) -> Result<String, UpstreamError> {
+    let file = release.url.rsplit('/').next().unwrap_or_default();
+    let mut lines = text.trim().lines();
+    let line = match (lines.next(), lines.next()) {
+        (Some(only), None) => Some(only),
+        _ => text.lines().find(|line| line.split_whitespace().nth(1) == Some(file)),
+    };
+    let word = line.and_then(|line| line.split_whitespace().next()).unwrap_or_default();
     if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(word.to_ascii_lowercase());
     }
-    let seen = text.trim().chars().take(40).collect();
-    Err(UpstreamError::NoChecksum { url: url.to_owned(), seen })
+    Err(UpstreamError::NoChecksum {
+        file: file.to_owned(),
+        url: release.checksum_url.clone(),
+        seen: text.trim().chars().take(40).collect(),
+    })
 }
 
 /// Fetches whatever is missing.
@@ -225,20 +246,22 @@ pub(super) async fn prepare(
             program(&store, "kind", &pins.kind, Release::kind(&pins.kind, arch()), events),
             program(&store, "kubectl", &pins.kubernetes, Release::kubectl(&pins.kubernetes, arch()), events),
             program(&store, "helm", &pins.helm, Release::helm(&pins.helm, arch()), events),
+            program(&store, "crane", &pins.crane, Release::crane(&pins.crane, arch()), events),
         )
     };
-    let ((), (kind, kubectl, helm)) = tokio::try_join!(node_image, tools)?;
+    let ((), (kind, kubectl, helm, crane)) = tokio::try_join!(node_image, tools)?;
     let chart = chart(&store, pins, &helm.file("helm"), events).await?;
     Ok(Prepared {
         kind: kind.file("kind"),
         helm: helm.file("helm"),
         kubectl: kubectl.file("kubectl"),
+        crane: crane.file("crane"),
         node_image: pins.node_image.clone(),
         chart: Chart::Packed(chart.file("harbor.tgz")),
         stand_in_image: None,
         local_path_manifest: super::local_path_manifest(root, &pins.local_path_image, &pins.helper_image)?,
         preloaded: false,
-        in_use: vec![kind, kubectl, helm, chart],
+        in_use: vec![kind, kubectl, helm, crane, chart],
     })
 }
 
@@ -254,14 +277,15 @@ async fn program(
         name: match name {
             "kind" => "upstream-kind",
             "kubectl" => "upstream-kubectl",
-            _ => "upstream-helm",
+            "helm" => "upstream-helm",
+            _ => "upstream-crane",
         },
         key: Inputs::new(1).text("version", version).text("url", &release.url).key(),
         step: format!("fetch {name} {version}"),
         usually: Duration::from_secs(10),
     };
     let fetch = |building: Building| async move {
-        let published = checksum(&release.checksum_url, &text(&release.checksum_url).await?)?;
+        let published = checksum(&release, &text(&release.checksum_url).await?)?;
         let fetched = building.scratch.join("release");
         let seen = download(&release.url, &fetched).await?;
         if seen != published {
@@ -377,18 +401,25 @@ mod tests {
         let helm = Release::helm("v3.19.5", "amd64");
         assert_eq!(helm.url, "https://get.helm.sh/helm-v3.19.5-linux-amd64.tar.gz");
         assert_eq!(helm.member.as_deref(), Some("linux-amd64/helm"));
+        let crane = Release::crane("v0.20.7", "amd64");
+        assert!(crane.url.ends_with("/download/v0.20.7/go-containerregistry_Linux_x86_64.tar.gz"), "{}", crane.url);
+        assert!(crane.checksum_url.ends_with("/download/v0.20.7/checksums.txt"), "{}", crane.checksum_url);
+        assert!(Release::crane("v0.20.7", "arm64").url.ends_with("_Linux_arm64.tar.gz"));
     }
 
     #[test]
-    fn a_checksum_is_read_with_and_without_the_file_s_name() {
-        let sum = "AB".repeat(32);
-        assert_eq!(checksum("u", &sum).unwrap(), sum.to_lowercase());
-        assert_eq!(checksum("u", &format!("{sum}  kind-linux-amd64\n")).unwrap(), sum.to_lowercase());
-        let error = checksum("https://x.test/sum", "<html>not found</html>").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "read the checksum of https://x.test/sum: it begins `<html>not found</html>`, which is no SHA-256"
-        );
+    fn a_checksum_is_read_alone_with_the_file_s_name_and_from_a_list() {
+        let release =
+            Release { url: "https://x.test/tool".into(), checksum_url: "https://x.test/sums".into(), member: None };
+        let (sum, other) = ("AB".repeat(32), "0".repeat(64));
+        let list = format!("{other}  tool.json\n{sum}  tool\n{other}  a/tool\n");
+        for text in [sum.clone(), format!("{sum}  tool\n"), list] {
+            assert_eq!(checksum(&release, &text).unwrap(), sum.to_lowercase());
+        }
+        let said = "read the SHA-256 of tool from https://x.test/sums: it is not there; the text begins";
+        for (text, begins) in [("<html>not found</html>", "<html>not found</html>"), ("1 a\n2 b\n", "1 a\n2 b")] {
+            assert_eq!(checksum(&release, text).unwrap_err().to_string(), format!("{said} `{begins}`"));
+        }
     }
 
     #[test]

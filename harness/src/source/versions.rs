@@ -53,6 +53,8 @@ pub struct Versions {
     pub kind: Tool,
     /// helm.
     pub helm: Tool,
+    /// crane.
+    pub crane: Tool,
     /// The Kubernetes versions; never empty, the first is the default. One of them is had by [`Versions::kubernetes`].
     kubernetes: Spanned<Vec<Spanned<Kubernetes>>>,
     /// containerd of the nodes that are built here.

@@ -265,6 +265,21 @@ impl Module {
         }
     }
 
+    /// crane.
+    pub fn crane(version: &str) -> Self {
+        const PATH: &str = "github.com/google/go-containerregistry";
+        // The second is what it calls itself to registries.
+        let variables = ["cmd/crane/cmd.Version", "pkg/v1/remote/transport.Version"]
+            .map(|name| (format!("{PATH}/{name}"), version.to_owned()))
+            .to_vec();
+        Self {
+            file: module_file("crane", "1.23.0", &[(PATH, version)]),
+            own: vec![],
+            builds: vec![Build { packages: vec![format!("{PATH}/cmd/crane")], variables, tags: vec![] }],
+            renames: vec![],
+        }
+    }
+
     /// kind.
     pub fn kind(version: &str) -> Self {
         Self {

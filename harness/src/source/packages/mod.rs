@@ -149,6 +149,12 @@ impl<'a> Kitchen<'a> {
                 format!("build kind {} from its Go package", pins.kind),
                 12,
             ),
+            crane: recipe(
+                "crane",
+                go().text("version", &pins.crane),
+                format!("build crane {} from its Go package", pins.crane),
+                20,
+            ),
             cni_plugins: recipe(
                 "cni-plugins",
                 go().text("version", &pins.cni_plugins),
@@ -205,6 +211,10 @@ impl<'a> Kitchen<'a> {
 
     async fn kind(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
         self.go_artifact(recipe, &[], async |_| Ok(Module::kind(&self.pins.kind))).await
+    }
+
+    async fn crane(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
+        self.go_artifact(recipe, &[], async |_| Ok(Module::crane(&self.pins.crane))).await
     }
 
     async fn containerd(&self, recipe: &Recipe) -> Result<Artifact, PackagesError> {
@@ -301,6 +311,7 @@ impl<'a> Kitchen<'a> {
 /// How each artifact is made; nothing is made yet.
 struct Recipes {
     kind: Recipe,
+    crane: Recipe,
     cni_plugins: Recipe,
     containerd: Recipe,
     coredns: Recipe,
@@ -352,17 +363,19 @@ pub(super) async fn prepare(
     };
     let storage = node::StorageImages::new(&pins.local_path_packages);
     let kind = kitchen.kind(&recipes.kind).await?;
+    let crane = kitchen.crane(&recipes.crane).await?;
     let tools = kitchen.kubernetes(&recipes.kubernetes, &["helm", "kubectl"]).await?;
     Ok(Prepared {
         kind: kind.file("kind"),
         helm: tools.file("helm"),
         kubectl: tools.file("kubectl"),
+        crane: crane.file("crane"),
         node_image: name,
         chart: Chart::Folder(root.join("fixtures/charts/harbor-stand-in")),
         stand_in_image: stand_in_name,
         local_path_manifest: super::local_path_manifest(root, &storage.provisioner, &storage.helper)?,
         preloaded: true,
-        in_use: vec![kind, tools, state],
+        in_use: vec![kind, crane, tools, state],
     })
 }
 
@@ -406,6 +419,7 @@ async fn node_in_engine(kitchen: &Kitchen<'_>, node: &Recipe, name: &str) -> Res
 async fn build_all(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(), PackagesError> {
     let go = async {
         kitchen.kind(&recipes.kind).await?;
+        kitchen.crane(&recipes.crane).await?;
         kitchen.cni_plugins(&recipes.cni_plugins).await?;
         kitchen.containerd(&recipes.containerd).await?;
         kitchen.coredns(&recipes.coredns).await?;
