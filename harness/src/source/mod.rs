@@ -127,6 +127,10 @@ pub struct Pins {
     pub node_image: String,
     /// The version of etcd that this Kubernetes expects.
     pub etcd: String,
+    /// The default Kubernetes' version. What a lab needs beside its Kubernetes is built with the packages of this one.
+    pub default_kubernetes: String,
+    /// The version of etcd that the default Kubernetes expects.
+    pub default_etcd: String,
     /// The version of containerd in nodes that are built here.
     pub containerd: String,
     /// The version of the CNI plugins in nodes that are built here.
@@ -148,6 +152,8 @@ pub struct Pins {
 impl Pins {
     /// What is pinned, with one of the pinned Kubernetes versions.
     pub fn new(versions: &Versions, kubernetes: &Kubernetes) -> Self {
+        // One is always pinned.
+        let default = versions.all_kubernetes().next().unwrap_or(kubernetes);
         Self {
             go: versions.go.minimum.to_string(),
             kind: versions.kind.version.to_string(),
@@ -156,6 +162,8 @@ impl Pins {
             kubernetes: kubernetes.version.to_string(),
             node_image: kubernetes.node_image.to_string(),
             etcd: kubernetes.etcd.to_string(),
+            default_kubernetes: default.version.to_string(),
+            default_etcd: default.etcd.to_string(),
             containerd: versions.containerd.version.to_string(),
             cni_plugins: versions.cni_plugins.version.to_string(),
             coredns: versions.coredns.version.to_string(),
@@ -243,6 +251,13 @@ pub async fn stand_in_image_in_engine(
     Ok(packages::stand_in_in_engine(root, paths, pins, engine, events).await?)
 }
 
+/// What an artifact is called that goes with a Kubernetes: the store keeps few of one name, and whoever runs labs of several
+/// minor versions keeps them all.
+fn of_minor(name: &str, kubernetes: &str) -> String {
+    let minor = kubernetes.rsplit_once('.').map_or(kubernetes, |(minor, _)| minor);
+    format!("{name}-{}", minor.trim_start_matches('v'))
+}
+
 /// The storage provisioner's objects with these images.
 fn local_path_manifest(root: &Path, provisioner: &str, helper: &str) -> Result<String, PackagesError> {
     let path = root.join("fixtures/manifests/local-path-storage.yaml");
@@ -279,6 +294,11 @@ mod tests {
         assert_eq!("packages".parse(), Ok(SourceChoice::Packages));
         let error = "packges".parse::<SourceChoice>().unwrap_err();
         assert_eq!(error, "unknown source `packges`: it is one of auto, upstream, packages");
+    }
+
+    #[test]
+    fn what_goes_with_a_kubernetes_is_kept_beside_that_of_another_minor_version() {
+        assert_eq!(of_minor("node", "v1.34.4"), "node-1.34");
     }
 
     #[test]

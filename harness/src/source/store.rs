@@ -122,7 +122,7 @@ impl Inputs {
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// The artifact's name, such as `kubernetes`.
-    pub name: &'static str,
+    pub name: String,
     /// Its key.
     pub key: String,
     /// What building it is called, such as `build Kubernetes v1.34.4`.
@@ -248,9 +248,9 @@ impl Store {
             }
             let unfinished = RemoveOnDrop(work);
             build(Building { out: out.clone(), scratch, step }).await?;
-            let (name, key) = (recipe.name, recipe.key.clone());
+            let (name, key) = (recipe.name.clone(), recipe.key.clone());
             let written = out.clone();
-            blocking(move || write_manifest(&written, name, &key)).await?;
+            blocking(move || write_manifest(&written, &name, &key)).await?;
             let dir = self.dir(recipe);
             remove(&dir)?;
             fs::rename(&out, &dir).map_err(StoreError::io("put in place", &dir))?;
@@ -278,7 +278,7 @@ impl Store {
     }
 
     fn shelf(&self, recipe: &Recipe) -> PathBuf {
-        self.root.join(recipe.name)
+        self.root.join(&recipe.name)
     }
 
     fn dir(&self, recipe: &Recipe) -> PathBuf {
@@ -509,7 +509,12 @@ mod tests {
     use crate::run::events::EventKind;
 
     fn recipe(key: &str) -> Recipe {
-        Recipe { name: "thing", key: key.to_owned(), step: "build a thing".to_owned(), usually: Duration::from_secs(1) }
+        Recipe {
+            name: "thing".to_owned(),
+            key: key.to_owned(),
+            step: "build a thing".to_owned(),
+            usually: Duration::from_secs(1),
+        }
     }
 
     fn store() -> (tempfile::TempDir, Store) {

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use super::{
     Chart, Pins, Prepared,
     engine::{EngineError, EngineRef},
+    of_minor,
     packages::PackagesError,
     store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
 };
@@ -275,10 +276,8 @@ async fn program(
     let recipe = Recipe {
         // Beside those that are built here, not instead of them.
         name: match name {
-            "kind" => "upstream-kind",
-            "kubectl" => "upstream-kubectl",
-            "helm" => "upstream-helm",
-            _ => "upstream-crane",
+            "kubectl" => of_minor("upstream-kubectl", version),
+            _ => format!("upstream-{name}"),
         },
         key: Inputs::new(1).text("version", version).text("url", &release.url).key(),
         step: format!("fetch {name} {version}"),
@@ -309,7 +308,7 @@ async fn program(
 
 async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Result<Artifact, UpstreamError> {
     let recipe = Recipe {
-        name: "upstream-harbor-chart",
+        name: "upstream-harbor-chart".to_owned(),
         key: Inputs::new(1).text("chart", &pins.harbor_chart).text("from", &pins.harbor_chart_repository).key(),
         step: format!("fetch Harbor's chart {}", pins.harbor_chart),
         usually: Duration::from_secs(10),

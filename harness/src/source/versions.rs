@@ -268,7 +268,7 @@ mod tests {
     fn pinned(kubernetes: &[&str]) -> String {
         let start = PINNED.find("[[kubernetes]]").unwrap();
         let end = PINNED[start..].find("\n[containerd]").map(|end| start + end).unwrap();
-        let section = &PINNED[start..end];
+        let section = PINNED[start..end].split_inclusive("\n\n").next().unwrap();
         let line = section.lines().find(|line| line.starts_with("version = ")).unwrap();
         let sections: String =
             kubernetes.iter().map(|version| section.replace(line, &format!("version = \"{version}\"\n"))).collect();

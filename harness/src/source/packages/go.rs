@@ -16,6 +16,9 @@ use crate::{
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// The package that holds what Kubernetes programs say of their version.
 const KUBERNETES_VERSION: &str = "k8s.io/component-base/version";
+const ETCD: &str = "go.etcd.io/etcd/server/v3";
+const HELM: &str = "helm.sh/helm/v3";
+const LOCAL_PATH: &str = "github.com/rancher/local-path-provisioner";
 
 /// Why a program could not be built from Go packages.
 #[derive(Debug, thiserror::Error)]
@@ -158,13 +161,21 @@ struct Build {
     tags: Vec<&'static str>,
 }
 
-/// What the Kubernetes module is made of.
+/// What the module of a Kubernetes is made of.
 #[derive(Debug, Clone)]
 pub struct KubernetesPins<'a> {
     /// Kubernetes.
     pub kubernetes: &'a str,
     /// etcd.
     pub etcd: &'a str,
+    /// The tools that are built with its packages. Its own programs must be built from the same list, or what both need
+    /// would be compiled twice, in two versions.
+    pub tools: Option<ToolPins<'a>>,
+}
+
+/// The tools that are built with a Kubernetes' packages.
+#[derive(Debug, Clone)]
+pub struct ToolPins<'a> {
     /// helm.
     pub helm: &'a str,
     /// The storage provisioner.
@@ -172,27 +183,11 @@ pub struct KubernetesPins<'a> {
 }
 
 impl Module {
-    /// Kubernetes and all that is built with its packages: etcd, helm, the storage provisioner, the pause program and
-    /// `cri-pull`.
+    /// Kubernetes, its etcd, the pause program and `cri-pull`.
     ///
     /// # Errors
     /// `kubernetes_module`, Kubernetes' own module file, does not name the modules that it is made of.
     pub fn kubernetes(pins: &KubernetesPins<'_>, kubernetes_module: &str, fixtures: &Path) -> Result<Self, GoError> {
-        let staging = staging(kubernetes_module);
-        if staging.is_empty() {
-            return Err(GoError::NoStaging(pins.kubernetes.to_owned()));
-        }
-        // v1.34.4 of Kubernetes is made of v0.34.4 of its parts.
-        let part = pins.kubernetes.replacen("v1.", "v0.", 1);
-        let replaces: Vec<String> = staging.iter().map(|name| format!("\t{name} => {name} {part}\n")).collect();
-        let requires = [
-            ("github.com/rancher/local-path-provisioner", pins.local_path),
-            ("go.etcd.io/etcd/server/v3", pins.etcd),
-            ("helm.sh/helm/v3", pins.helm),
-            ("k8s.io/kubernetes", pins.kubernetes),
-        ];
-        let go = kubernetes_module.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.24.0");
-        let file = format!("{}\nreplace (\n{})\n", module_file("kubernetes", go, &requires), replaces.concat());
         let mut numbers = pins.kubernetes.trim_start_matches('v').split('.');
         let variable = |name: &str, value: &str| (format!("{KUBERNETES_VERSION}.{name}"), value.to_owned());
         let variables = vec![
@@ -201,26 +196,42 @@ impl Module {
             variable("gitMinor", numbers.next().unwrap_or_default()),
             variable("gitTreeState", "clean"),
             variable("buildDate", "1970-01-01T00:00:00Z"),
-            ("helm.sh/helm/v3/internal/version.version".to_owned(), pins.helm.to_owned()),
         ];
         let programs = ["apiserver", "controller-manager", "proxy", "scheduler"]
             .map(|name| format!("k8s.io/kubernetes/cmd/kube-{name}"));
         let tools = ["kubeadm", "kubectl", "kubelet"].map(|name| format!("k8s.io/kubernetes/cmd/{name}"));
-        let others = ["helm.sh/helm/v3/cmd/helm", "go.etcd.io/etcd/server/v3", "./pause", "./cri-pull"];
+        let others = [ETCD, "./pause", "./cri-pull"];
         let packages = programs.into_iter().chain(tools).chain(others.map(str::to_owned)).collect();
         Ok(Self {
-            file,
+            file: kubernetes_file(pins, kubernetes_module)?,
             own: vec![("pause", fixtures.join("pause")), ("cri-pull", fixtures.join("cri-pull"))],
-            builds: vec![
-                Build { packages, variables, tags: vec![] },
-                // Alone: it names a package of the others with other capitals, which Go refuses within one build.
-                Build {
-                    packages: vec!["github.com/rancher/local-path-provisioner".to_owned()],
-                    variables: vec![("main.VERSION".to_owned(), pins.local_path.to_owned())],
-                    tags: vec![],
-                },
-            ],
+            builds: vec![Build { packages, variables, tags: vec![] }],
             renames: vec![("server", "etcd")],
+        })
+    }
+
+    /// helm and the storage provisioner.
+    ///
+    /// # Errors
+    /// As for [`Module::kubernetes`].
+    pub fn tools(pins: &KubernetesPins<'_>, kubernetes_module: &str) -> Result<Self, GoError> {
+        // Each alone: the two name one package with different capitals, which Go refuses within one build.
+        let build = |package: String, variable: &str, version: &str| Build {
+            packages: vec![package],
+            variables: vec![(variable.to_owned(), version.to_owned())],
+            tags: vec![],
+        };
+        let of_tools = |tools: &ToolPins<'_>| {
+            vec![
+                build(format!("{HELM}/cmd/helm"), &format!("{HELM}/internal/version.version"), tools.helm),
+                build(LOCAL_PATH.to_owned(), "main.VERSION", tools.local_path),
+            ]
+        };
+        Ok(Self {
+            file: kubernetes_file(pins, kubernetes_module)?,
+            own: vec![],
+            builds: pins.tools.iter().flat_map(of_tools).collect(),
+            renames: vec![],
         })
     }
 
@@ -301,6 +312,23 @@ fn module_file(name: &str, go: &str, requires: &[(&str, &str)]) -> String {
     format!("module drydock/{name}\n\ngo {go}\n\nrequire (\n{})\n", requires.concat())
 }
 
+/// The module file of what is built with a Kubernetes' packages. `kubernetes_module` is Kubernetes' own.
+fn kubernetes_file(pins: &KubernetesPins<'_>, kubernetes_module: &str) -> Result<String, GoError> {
+    let staging = staging(kubernetes_module);
+    if staging.is_empty() {
+        return Err(GoError::NoStaging(pins.kubernetes.to_owned()));
+    }
+    // v1.34.4 of Kubernetes is made of v0.34.4 of its parts.
+    let part = pins.kubernetes.replacen("v1.", "v0.", 1);
+    let replaces: Vec<String> = staging.iter().map(|name| format!("\t{name} => {name} {part}\n")).collect();
+    let mut requires = vec![(ETCD, pins.etcd), ("k8s.io/kubernetes", pins.kubernetes)];
+    if let Some(tools) = &pins.tools {
+        requires.extend([(HELM, tools.helm), (LOCAL_PATH, tools.local_path)]);
+    }
+    let go = kubernetes_module.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.24.0");
+    Ok(format!("{}\nreplace (\n{})\n", module_file("kubernetes", go, &requires), replaces.concat()))
+}
+
 /// The modules that Kubernetes has in its own tree, which outside of it are modules of their own.
 fn staging(kubernetes_module: &str) -> Vec<&str> {
     let name = |line: &'_ str| line.split_once(" => ./staging/").is_some();
@@ -342,7 +370,8 @@ mod tests {
         \texample.org/x => example.org/y v1.0.0\n)\n";
 
     fn pins() -> KubernetesPins<'static> {
-        KubernetesPins { kubernetes: "v1.34.4", etcd: "v3.6.5", helm: "v3.19.5", local_path: "v0.0.30" }
+        let tools = ToolPins { helm: "v3.19.5", local_path: "v0.0.30" };
+        KubernetesPins { kubernetes: "v1.34.4", etcd: "v3.6.5", tools: Some(tools) }
     }
 
     #[test]
@@ -351,13 +380,31 @@ mod tests {
         assert_eq!(
             module.file,
             "module drydock/kubernetes\n\ngo 1.24.0\n\nrequire (\n\
-             \tgithub.com/rancher/local-path-provisioner v0.0.30\n\tgo.etcd.io/etcd/server/v3 v3.6.5\n\
-             \thelm.sh/helm/v3 v3.19.5\n\tk8s.io/kubernetes v1.34.4\n)\n\nreplace (\n\
+             \tgo.etcd.io/etcd/server/v3 v3.6.5\n\tk8s.io/kubernetes v1.34.4\n\
+             \thelm.sh/helm/v3 v3.19.5\n\tgithub.com/rancher/local-path-provisioner v0.0.30\n)\n\nreplace (\n\
              \tk8s.io/api => k8s.io/api v0.34.4\n\tk8s.io/cri-api => k8s.io/cri-api v0.34.4\n)\n"
         );
         let variables = &module.builds[0].variables;
         assert!(variables.contains(&("k8s.io/component-base/version.gitMinor".to_owned(), "34".to_owned())));
-        assert!(variables.contains(&("helm.sh/helm/v3/internal/version.version".to_owned(), "v3.19.5".to_owned())));
+    }
+
+    #[test]
+    fn the_tools_are_built_from_the_same_list_of_packages_as_their_kubernetes() {
+        let tools = Module::tools(&pins(), KUBERNETES).unwrap();
+        assert_eq!(tools.file, Module::kubernetes(&pins(), KUBERNETES, Path::new("go")).unwrap().file);
+        assert_eq!(tools.builds[0].packages, ["helm.sh/helm/v3/cmd/helm"]);
+        assert_eq!(
+            tools.builds[0].variables,
+            [("helm.sh/helm/v3/internal/version.version".to_owned(), "v3.19.5".to_owned())]
+        );
+        assert_eq!(tools.builds[1].packages, ["github.com/rancher/local-path-provisioner"]);
+    }
+
+    #[test]
+    fn another_kubernetes_is_built_without_the_tools() {
+        let module =
+            Module::kubernetes(&KubernetesPins { tools: None, ..pins() }, KUBERNETES, Path::new("go")).unwrap();
+        assert!(!module.file.contains("helm") && !module.file.contains("local-path"), "{}", module.file);
     }
 
     #[test]

@@ -14,12 +14,13 @@ use std::{
 
 use self::{
     debian::{DebianError, Distribution, Rootfs},
-    go::{Go, GoError, KubernetesPins, Module},
+    go::{Go, GoError, KubernetesPins, Module, ToolPins},
 };
 use super::{
     Chart, Pins, Prepared,
     engine::{ARTIFACT_LABEL, CACHE_LABEL, EngineError, EngineRef, LABEL},
     image::Image,
+    of_minor,
     store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
 };
 use crate::{
@@ -117,21 +118,22 @@ impl<'a> Kitchen<'a> {
         let pins = self.pins;
         let own = self.images().join("go");
         let go = || Inputs::new(1).text("go", self.go.version());
-        let recipe = |name, inputs: Inputs, step: String, seconds| Recipe {
-            name,
+        let recipe = |name: &str, inputs: Inputs, step: String, seconds| Recipe {
+            name: name.to_owned(),
             key: inputs.key(),
             step,
             usually: Duration::from_secs(seconds),
         };
-        let kubernetes = go()
-            .text("kubernetes", &pins.kubernetes)
-            .text("etcd", &pins.etcd)
-            .text("helm", &pins.helm)
-            .text("local-path", &pins.local_path_packages)
+        let of_module = |pins: &KubernetesPins<'_>| {
+            let inputs = go().text("kubernetes", pins.kubernetes).text("etcd", pins.etcd);
+            let Some(tools) = &pins.tools else { return inputs };
+            inputs.text("helm", tools.helm).text("local-path", tools.local_path)
+        };
+        let kubernetes = of_module(&self.kubernetes_pins())
             .files("pause", &own.join("pause"))?
             .files("cri-pull", &own.join("cri-pull"))?;
         let coredns = go().text("version", &pins.coredns).files("main", &own.join("coredns"))?;
-        let rootfs = |name: &'static str, folder: &str, step: &str, seconds| {
+        let rootfs = |name: &str, folder: &str, step: &str, seconds| {
             let inputs = Inputs::new(3).text("host", &self.host.id).text("suite", &self.host.suite);
             let folder = self.images().join(folder);
             let mut inputs = inputs.files("packages", &folder.join("packages.txt"))?;
@@ -169,13 +171,16 @@ impl<'a> Kitchen<'a> {
             ),
             coredns: recipe("coredns", coredns, format!("build coredns {} from its Go package", pins.coredns), 75),
             kubernetes: recipe(
-                "kubernetes",
+                &of_minor("kubernetes", &pins.kubernetes),
                 kubernetes,
-                format!(
-                    "build Kubernetes {}, etcd {} and helm {} from their Go packages",
-                    pins.kubernetes, pins.etcd, pins.helm
-                ),
-                480,
+                format!("build Kubernetes {} and etcd {} from their Go packages", pins.kubernetes, pins.etcd),
+                420,
+            ),
+            tools: recipe(
+                "tools",
+                of_module(&self.default_pins()),
+                format!("build helm {} and the storage provisioner from their Go packages", pins.helm),
+                60,
             ),
             mmdebstrap: recipe(
                 "mmdebstrap",
@@ -230,14 +235,35 @@ impl<'a> Kitchen<'a> {
         self.go_artifact(recipe, &[], async |_| Ok(Module::coredns(&self.pins.coredns, &own))).await
     }
 
+    /// The default Kubernetes, with the tools that are built with its packages.
+    fn default_pins(&self) -> KubernetesPins<'_> {
+        let pins = self.pins;
+        let tools = ToolPins { helm: &pins.helm, local_path: &pins.local_path_packages };
+        KubernetesPins { kubernetes: &pins.default_kubernetes, etcd: &pins.default_etcd, tools: Some(tools) }
+    }
+
+    /// The lab's Kubernetes.
+    fn kubernetes_pins(&self) -> KubernetesPins<'_> {
+        match self.pins.kubernetes == self.pins.default_kubernetes {
+            true => self.default_pins(),
+            false => KubernetesPins { kubernetes: &self.pins.kubernetes, etcd: &self.pins.etcd, tools: None },
+        }
+    }
+
+    /// helm and the storage provisioner. `files` as for [`Kitchen::kubernetes`].
+    async fn tools(&self, recipe: &Recipe, files: &[&str]) -> Result<Artifact, PackagesError> {
+        let build = |building: Building| async move {
+            let pins = self.default_pins();
+            let go_mod = self.go.kubernetes_module(pins.kubernetes, &building.scratch).await?;
+            self.go.build(&Module::tools(&pins, &go_mod)?, &building.scratch, &building.out).await?;
+            Ok(())
+        };
+        self.store.ensure(recipe, files, self.events, build).await
+    }
+
     /// `files` are those that will be used; all, where none is named.
     async fn kubernetes(&self, recipe: &Recipe, files: &[&str]) -> Result<Artifact, PackagesError> {
-        let pins = KubernetesPins {
-            kubernetes: &self.pins.kubernetes,
-            etcd: &self.pins.etcd,
-            helm: &self.pins.helm,
-            local_path: &self.pins.local_path_packages,
-        };
+        let pins = self.kubernetes_pins();
         let build = |building: Building| async move {
             let go_mod = self.go.kubernetes_module(pins.kubernetes, &building.scratch).await?;
             let module = Module::kubernetes(&pins, &go_mod, &self.images().join("go"))?;
@@ -316,15 +342,17 @@ struct Recipes {
     containerd: Recipe,
     coredns: Recipe,
     kubernetes: Recipe,
+    tools: Recipe,
     mmdebstrap: Recipe,
     node_rootfs: Recipe,
     base_rootfs: Recipe,
     harbor_rootfs: Option<Recipe>,
 }
 
-/// What the two lower layers of the node image are made of.
+/// What the node image is made of, beside the images in it.
 struct Parts {
     kubernetes: Artifact,
+    tools: Artifact,
     containerd: Artifact,
     cni_plugins: Artifact,
     node_rootfs: Artifact,
@@ -345,6 +373,7 @@ pub(super) async fn prepare(
         &recipes.node_rootfs,
         &recipes.base_rootfs,
         &recipes.kubernetes,
+        &recipes.tools,
         &recipes.containerd,
         &recipes.cni_plugins,
         &recipes.coredns,
@@ -364,18 +393,19 @@ pub(super) async fn prepare(
     let storage = node::StorageImages::new(&pins.local_path_packages);
     let kind = kitchen.kind(&recipes.kind).await?;
     let crane = kitchen.crane(&recipes.crane).await?;
-    let tools = kitchen.kubernetes(&recipes.kubernetes, &["helm", "kubectl"]).await?;
+    let kubernetes = kitchen.kubernetes(&recipes.kubernetes, &["kubectl"]).await?;
+    let tools = kitchen.tools(&recipes.tools, &["helm"]).await?;
     Ok(Prepared {
         kind: kind.file("kind"),
         helm: tools.file("helm"),
-        kubectl: tools.file("kubectl"),
+        kubectl: kubernetes.file("kubectl"),
         crane: crane.file("crane"),
         node_image: name,
         chart: Chart::Folder(root.join("fixtures/charts/harbor-stand-in")),
         stand_in_image: stand_in_name,
         local_path_manifest: super::local_path_manifest(root, &storage.provisioner, &storage.helper)?,
         preloaded: true,
-        in_use: vec![kind, crane, tools, state],
+        in_use: vec![kind, crane, kubernetes, tools, state],
     })
 }
 
@@ -424,6 +454,8 @@ async fn build_all(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(), Packa
         kitchen.containerd(&recipes.containerd).await?;
         kitchen.coredns(&recipes.coredns).await?;
         kitchen.kubernetes(&recipes.kubernetes, &[]).await?;
+        // After the default Kubernetes, whose packages it has then compiled.
+        kitchen.tools(&recipes.tools, &[]).await?;
         Ok::<_, PackagesError>(())
     };
     let debian = async {
@@ -443,6 +475,7 @@ async fn put_node_in_engine(
 ) -> Result<Artifact, PackagesError> {
     let parts = Parts {
         kubernetes: kitchen.kubernetes(&recipes.kubernetes, &[]).await?,
+        tools: kitchen.tools(&recipes.tools, &[]).await?,
         containerd: kitchen.containerd(&recipes.containerd).await?,
         cni_plugins: kitchen.cni_plugins(&recipes.cni_plugins).await?,
         node_rootfs: kitchen.node_rootfs(recipes).await?,

@@ -9,6 +9,7 @@ use std::{fs, path::Path, time::Duration};
 use super::{Kitchen, PackagesError, Parts, go::CNI_PLUGINS};
 use crate::source::{
     image::{Archive, Files, Image, Layer},
+    of_minor,
     store::{Artifact, Building, Inputs, Recipe},
 };
 
@@ -90,10 +91,10 @@ pub(super) fn recipe(
         .files("base", &kitchen.images().join("base"))?
         .text("stand-in", stand_in.unwrap_or_default());
     for part in parts {
-        inputs = inputs.text(part.name, &part.key);
+        inputs = inputs.text(&part.name, &part.key);
     }
     Ok(Recipe {
-        name: "node",
+        name: of_minor("node", &kitchen.pins.kubernetes),
         key: inputs.key(),
         step: "put the images into the node image".to_owned(),
         usually: Duration::from_secs(40),
@@ -170,7 +171,7 @@ fn workloads(
         one(
             &storage.provisioner,
             "usr/bin/local-path-provisioner",
-            kubernetes,
+            &parts.tools,
             "local-path-provisioner",
             &["local-path-provisioner"],
         ),

@@ -30,7 +30,7 @@ pub(super) fn program_recipe(root: &Path) -> Result<Recipe, PackagesError> {
         .files("workspace", &root.join("Cargo.toml"))?
         .files("lock", &root.join("Cargo.lock"))?;
     Ok(Recipe {
-        name: "harbor-stand-in",
+        name: "harbor-stand-in".to_owned(),
         key: inputs.key(),
         step: "build the Harbor stand-in's program".to_owned(),
         usually: Duration::from_secs(120),
