@@ -174,13 +174,13 @@ impl<'a> Kitchen<'a> {
                 &of_minor("kubernetes", &pins.kubernetes),
                 kubernetes,
                 format!("build Kubernetes {} and etcd {} from their Go packages", pins.kubernetes, pins.etcd),
-                420,
+                360,
             ),
             tools: recipe(
                 "tools",
                 of_module(&self.default_pins()),
                 format!("build helm {} and the storage provisioner from their Go packages", pins.helm),
-                60,
+                15,
             ),
             mmdebstrap: recipe(
                 "mmdebstrap",
