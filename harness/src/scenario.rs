@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::strict::{self, TomlError};
+use crate::{
+    runbook::library::{Library, LibraryError},
+    strict::{self, TomlError},
+};
 
 /// What a cell's procedure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,13 @@ pub struct CellPlan {
     pub expected: Option<Verdict>,
     /// Why it is expected.
     pub why: Option<String>,
+    /// The runbooks that make up the procedure, as `scenario/procedure`, in this order.
+    #[serde(default)]
+    pub runbooks: Vec<String>,
+    /// The step at which the procedure is known to fail; none where it is known to run to its end. A control that stops half way
+    /// for another reason proves nothing.
+    #[serde(default)]
+    pub stops_at: Option<String>,
 }
 
 /// One variant with one procedure, as it went.
@@ -105,6 +115,9 @@ pub struct CellResult {
     pub seconds: f64,
     /// What was seen that decided the verdict, and for an expected failure why it is expected.
     pub reason: String,
+    /// The step at which the procedure failed; none where it ran to its end or did not run.
+    #[serde(default)]
+    pub stopped_at: Option<String>,
 }
 
 impl CellPlan {
@@ -113,9 +126,28 @@ impl CellPlan {
         format!("{}/{}/{}", self.scenario, self.variant, self.procedure)
     }
 
-    /// The result of this cell.
+    /// The result of this cell, whose procedure ran to its end or was not run.
     pub fn result(&self, verdict: Verdict, seconds: f64, reason: impl Into<String>) -> CellResult {
+        self.result_of(verdict, seconds, reason, None)
+    }
+
+    /// The result of this cell, whose procedure failed at the step `stopped_at` or ran to its end.
+    pub fn result_of(
+        &self,
+        verdict: Verdict,
+        seconds: f64,
+        reason: impl Into<String>,
+        stopped_at: Option<String>,
+    ) -> CellResult {
+        let mut reason = reason.into();
+        let ran = matches!(verdict, Verdict::Healed | Verdict::NotHealed | Verdict::DataLost);
         let as_expected = match self.expected {
+            Some(expected) if ran && verdict == expected && stopped_at != self.stops_at => {
+                let known =
+                    self.stops_at.as_ref().map_or("to run to its end".to_owned(), |at| format!("to stop at `{at}`"));
+                reason = format!("the procedure was expected {known}; {reason}");
+                false
+            }
             Some(expected) => verdict == expected,
             None => !matches!(verdict, Verdict::LabBroken | Verdict::Skipped),
         };
@@ -128,7 +160,8 @@ impl CellPlan {
             expected: self.expected,
             as_expected,
             seconds,
-            reason: reason.into(),
+            reason,
+            stopped_at,
         }
     }
 }
@@ -183,6 +216,9 @@ struct CellToml {
     role: Spanned<Role>,
     expected: Spanned<Verdict>,
     why: Option<String>,
+    /// The runbook of this scenario that is called like the procedure, where none is named.
+    runbooks: Option<Vec<String>>,
+    stops_at: Option<String>,
 }
 
 impl ScenarioSpec {
@@ -226,13 +262,17 @@ impl ScenarioSpec {
                 if let Some((offset, problem)) = cell.nonsense() {
                     refuse(offset, problem)?;
                 }
+                let procedure = cell.procedure.into_inner();
+                let own = || vec![format!("{}/{procedure}", read.name.get_ref())];
                 cells.push(CellPlan {
+                    runbooks: cell.runbooks.unwrap_or_else(own),
                     scenario: read.name.get_ref().clone(),
                     variant: variant.name.get_ref().clone(),
-                    procedure: cell.procedure.into_inner(),
+                    procedure,
                     role: cell.role.into_inner(),
                     expected: Some(cell.expected.into_inner()),
                     why: cell.why,
+                    stops_at: cell.stops_at,
                 });
             }
             variants.push(VariantSpec { name: variant.name.into_inner(), summary: variant.summary, cells });
@@ -243,6 +283,23 @@ impl ScenarioSpec {
     /// All cells, in the order in which they run.
     pub fn cells(&self) -> Vec<CellPlan> {
         self.variants.iter().flat_map(|variant| variant.cells.iter().cloned()).collect()
+    }
+
+    /// Looks whether every runbook that the cells name is there, and in it every step.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn check(&self, library: &Library) -> Result<(), LibraryError> {
+        for cell in self.cells() {
+            let runbooks = library.all(&cell.runbooks)?;
+            let mut steps = runbooks.iter().flat_map(|runbook| &runbook.steps);
+            if let Some(at) = &cell.stops_at
+                && !steps.any(|step| &step.title == at)
+            {
+                return Err(LibraryError::NoStep { cell: cell.path(), step: at.clone() });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -255,8 +312,11 @@ impl CellToml {
             (Role::Yours, _) => {
                 Some((self.role.span().start, "`yours` is for runbooks that someone brings, not for data".to_owned()))
             }
-            (_, Verdict::NotReproduced | Verdict::LabBroken | Verdict::Skipped) => {
+            (_, Verdict::LabBroken | Verdict::Skipped) => {
                 Some((at, format!("`{expected}` says nothing of the procedure, so it cannot be expected")))
+            }
+            (_, Verdict::NotReproduced) if self.why.as_ref().is_none_or(|why| why.trim().is_empty()) => {
+                Some((at, format!("a fault that is expected to end in `{expected}` needs a `why`")))
             }
             (Role::Control, Verdict::Healed) => {
                 Some((at, "a control must not heal: it is there to prove that the check can fail".to_owned()))
@@ -308,6 +368,22 @@ procedure = "recommended"
 role = "recommended"
 expected = "healed"
 "#;
+
+    #[test]
+    fn a_procedure_that_stops_elsewhere_than_is_known_is_not_as_expected() {
+        let mut cell = ScenarioSpec::parse("scenario.toml", GOOD).unwrap().cells().remove(0);
+        let result = |cell: &CellPlan, at: Option<&str>| {
+            let result = cell.result_of(Verdict::NotHealed, 1.0, "no pull", at.map(str::to_owned));
+            (result.as_expected, result.reason)
+        };
+        assert_eq!(result(&cell, None), (true, "no pull".to_owned()));
+        let (as_expected, reason) = result(&cell, Some("Step 1"));
+        assert_eq!((as_expected, reason.as_str()), (false, "the procedure was expected to run to its end; no pull"));
+        cell.stops_at = Some("Step 1".to_owned());
+        assert!(result(&cell, Some("Step 1")).0);
+        assert!(!result(&cell, Some("Step 2")).0);
+        assert_eq!(result(&cell, None).1, "the procedure was expected to stop at `Step 1`; no pull");
+    }
 
     #[test]
     fn cells_come_in_the_order_of_the_file() {

@@ -119,6 +119,8 @@ mod tests {
             role,
             expected: None,
             why: None,
+            runbooks: Vec::new(),
+            stops_at: None,
         }
     }
 

@@ -34,7 +34,7 @@ pub struct BenchArgs {
 }
 
 pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
-    let known: Vec<CellPlan> = e2e::scenarios()?.iter().flat_map(|scenario| scenario.spec().cells()).collect();
+    let known: Vec<CellPlan> = e2e::scenarios()?.0.iter().flat_map(|scenario| scenario.spec().cells()).collect();
     let cells = match args.selection.as_slice() {
         [] => Vec::new(),
         some => selection::select(&known, some, false).map_err(Failure::input)?,
@@ -42,7 +42,7 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
     let setup = Setup::read(&args.lab)?;
     let (events, receiver) = Events::channel();
     let collector = std::thread::spawn(move || collect(&receiver));
-    let session = Session::new(setup, events.clone());
+    let session = Session::new(setup, events.clone(), 1);
     let work = {
         let (session, events) = (session.clone(), events.clone());
         async move {
@@ -53,7 +53,8 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
                 let results = Arc::new(Mutex::new(Vec::new()));
                 if !cells.is_empty() {
                     let evidence = Evidence::new(None).map_err(Failure::lab)?;
-                    runner::run(&lab, &e2e::scenarios()?, &cells, &events, &evidence, &results)
+                    let (scenarios, library) = e2e::scenarios()?;
+                    runner::run(&lab, &scenarios, &library, &cells, &events, &evidence, &results)
                         .await
                         .map_err(Failure::lab)?;
                 }

@@ -1,19 +1,22 @@
 //! `cargo xtask e2e`: run scenarios.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use clap::Args;
+use futures::future::join_all;
 use harness::{
     report::{ReportOptions, Reporter, TerminalMode, evidence::Evidence},
     run::{
         events::{EventKind, Events},
         runner::{self, Scenario},
     },
-    scenario::CellPlan,
+    runbook::library::Library,
+    scenario::{CellPlan, CellResult},
     selection,
 };
 
@@ -30,6 +33,9 @@ pub struct E2eArgs {
     /// Only the documented and recommended repairs and the no-op control
     #[arg(long)]
     quick: bool,
+    /// Run so many labs side by side, each with variants of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    jobs: u8,
     /// What stays of the lab
     #[arg(long, value_enum, default_value_t = Keep::Never)]
     keep: Keep,
@@ -40,13 +46,24 @@ pub struct E2eArgs {
     lab: LabArgs,
 }
 
-/// All scenarios.
-pub fn scenarios() -> Result<Vec<Box<dyn Scenario>>, Failure> {
-    Ok(vec![Box::new(untrusted_ca::UntrustedCa::new().map_err(Failure::input)?)])
+/// All scenarios, and the runbooks that their cells name.
+pub fn scenarios() -> Result<(Vec<Box<dyn Scenario>>, Library), Failure> {
+    let root = crate::root();
+    let read = |folder: &str| Library::read(&root, &root.join("fixtures").join(folder)).map_err(Failure::input);
+    let (runbooks, faults) = (read("runbooks")?, read("faults")?);
+    let scenarios: Vec<Box<dyn Scenario>> = vec![
+        Box::new(untrusted_ca::UntrustedCa::new().map_err(Failure::input)?),
+        Box::new(pv_drift::PvDrift::new(&faults).map_err(Failure::input)?),
+        Box::new(affinity_conflict::AffinityConflict::new(&faults, &runbooks).map_err(Failure::input)?),
+    ];
+    for scenario in &scenarios {
+        scenario.spec().check(&runbooks).map_err(Failure::input)?;
+    }
+    Ok((scenarios, runbooks))
 }
 
 pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
-    let scenarios = scenarios()?;
+    let (scenarios, library) = scenarios()?;
     let known: Vec<CellPlan> = scenarios.iter().flat_map(|scenario| scenario.spec().cells()).collect();
     let cells = selection::select(&known, &args.selection, args.quick).map_err(Failure::input)?;
     let setup = Setup::read(&args.lab)?;
@@ -59,25 +76,31 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     events.emit(EventKind::RunStarted { run: id.clone(), cells: cells.clone() });
     let begun = Instant::now();
 
-    let session = Session::new(setup, events.clone());
     let results = Arc::new(Mutex::new(Vec::new()));
-    let reach = Arc::new(Mutex::new(None));
+    let groups: VecDeque<Vec<CellPlan>> =
+        cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)).map(<[_]>::to_vec).collect();
+    let labs = usize::from(args.jobs).min(groups.len());
+    let first = Session::new(setup, events.clone(), labs);
+    let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();
+    let reach = Arc::new(Mutex::new(Vec::new()));
+    let worker = Worker {
+        scenarios: scenarios.into(),
+        library: Arc::new(library),
+        left: Arc::new(Mutex::new(groups)),
+        events: events.clone(),
+        evidence: Arc::new(evidence),
+        results: results.clone(),
+        reach: reach.clone(),
+    };
     let work = {
-        let (session, events, results, reach) = (session.clone(), events.clone(), results.clone(), reach.clone());
+        let sessions = sessions.clone();
         async move {
-            let run = async {
-                let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
-                evidence.hide(&lab.harbor.admin_password);
-                if let Ok(mut reach) = reach.lock() {
-                    *reach = Some(session::how_to_reach(&lab, &facts));
-                }
-                runner::run(&lab, &scenarios, &cells, &events, &evidence, &results).await.map_err(Failure::lab)
-            };
-            let result = run.await;
-            if result.is_err() {
-                session.gather(&evidence).await;
-            }
-            result
+            let workers = sessions.iter().enumerate().map(|(number, session)| {
+                let id = if number == 0 { id.clone() } else { format!("{id}-{}", number + 1) };
+                worker.work(session, id)
+            });
+            // A lab that broke does not stop the others.
+            join_all(workers).await.into_iter().collect()
         }
     };
     let outcome = session::guarded(&events, work).await;
@@ -89,23 +112,64 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
         Keep::OnFailure => !as_expected || outcome.as_ref().is_err_and(|failure| failure.code() != exit::INTERRUPTED),
         Keep::Never => false,
     };
-    let outcome = match (outcome, session.end(keep).await) {
-        (Ok(()), cleaned) => cleaned,
+    drop(first);
+    let ended = join_all(sessions.into_iter().map(|session| session.end(keep))).await;
+    let outcome = ended.into_iter().fold(outcome, |outcome, ended| match (outcome, ended) {
+        (Ok(()), ended) => ended,
         (Err(failure), Ok(())) => Err(failure),
         (Err(failure), Err(cleaning)) => Err(failure.and(&cleaning)),
-    };
+    });
     events.emit(EventKind::RunFinished {
         passed: as_expected && outcome.is_ok(),
         seconds: begun.elapsed().as_secs_f64(),
         error: outcome.as_ref().err().map(ToString::to_string),
     });
     let report = reporter.finish().map_err(Failure::lab)?;
-    if keep && let Some(lines) = reach.lock().ok().and_then(|mut reach| reach.take()) {
-        println!("\n{lines}");
+    if keep && let Ok(reach) = reach.lock() {
+        reach.iter().for_each(|lines| println!("\n{lines}"));
     }
     Ok(match outcome {
         Err(failure) => failure.code(),
         Ok(()) if report.passed => exit::AS_EXPECTED,
         Ok(()) => exit::NOT_AS_EXPECTED,
     })
+}
+
+/// What every lab of a run works on: variants that are left, taken one at a time.
+struct Worker {
+    scenarios: Arc<[Box<dyn Scenario>]>,
+    library: Arc<Library>,
+    left: Arc<Mutex<VecDeque<Vec<CellPlan>>>>,
+    events: Events,
+    evidence: Arc<Evidence>,
+    results: Arc<Mutex<Vec<CellResult>>>,
+    reach: Arc<Mutex<Vec<String>>>,
+}
+
+impl Worker {
+    /// Makes a lab and tells variants in it until none is left or the lab breaks.
+    async fn work(&self, session: &Session, id: String) -> Result<(), Failure> {
+        let result = self.tell(session, id).await;
+        if result.is_err() {
+            session.gather(&self.evidence).await;
+        }
+        result
+    }
+
+    async fn tell(&self, session: &Session, id: String) -> Result<(), Failure> {
+        let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
+        session::hide_secrets(&lab, &self.evidence);
+        if let Ok(mut reach) = self.reach.lock() {
+            reach.push(session::how_to_reach(&lab, &facts));
+        }
+        while let Some(cells) = self.next() {
+            let Self { scenarios, library, events, evidence, results, .. } = self;
+            runner::run(&lab, scenarios, library, &cells, events, evidence, results).await.map_err(Failure::lab)?;
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Vec<CellPlan>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
 }

@@ -66,6 +66,8 @@ pub struct Session {
     setup: Setup,
     events: Events,
     held: Arc<Mutex<Held>>,
+    /// How many labs there will be at once.
+    labs: usize,
 }
 
 #[derive(Default)]
@@ -83,9 +85,17 @@ pub struct LabWish {
 }
 
 impl Session {
-    /// A session that has started nothing yet.
-    pub fn new(setup: Setup, events: Events) -> Self {
-        Self { setup, events, held: Arc::default() }
+    /// A session that has started nothing yet, one of `labs` that make a lab each.
+    pub fn new(setup: Setup, events: Events, labs: usize) -> Self {
+        Self { setup, events, held: Arc::default(), labs }
+    }
+
+    /// A session for another lab on the same engine. The last one that ends leaves it.
+    pub fn beside(&self) -> Self {
+        Self {
+            held: Arc::new(Mutex::new(Held { engine: self.hold(|held| held.engine.clone()), ledger: None })),
+            ..self.clone()
+        }
     }
 
     /// The engine, found or started.
@@ -118,7 +128,18 @@ impl Session {
             cold: !setup.paths.artifacts().exists(),
             ports: wish.port.into_iter().collect(),
             cluster: Some(wish.id.clone()),
+            labs: self.labs,
         };
+        if setup.provision
+            && let Some(raised) = preflight::raise_inotify_instances(self.labs).map_err(|error| {
+                Failure::input(anyhow::anyhow!(
+                    "raise the limit of inotify instances for {} lab(s): {error}",
+                    self.labs
+                ))
+            })?
+        {
+            self.events.note(raised);
+        }
         let checks = preflight::checks(Ok(&engine), &setup.paths, &wanted).await;
         for check in checks.iter().filter(|check| check.outcome == preflight::Outcome::Warn) {
             self.events.note(format!("warning: {check}"));
@@ -248,6 +269,16 @@ fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
     }
 }
 
+/// Keeps the passwords and secrets of the lab's Harbor out of what is kept.
+pub fn hide_secrets(lab: &Lab, evidence: &Evidence) {
+    let accounts = &lab.harbor.accounts;
+    for secret in
+        [&accounts.admin.secret, &accounts.initial_password, &accounts.member.secret, &accounts.robot().secret]
+    {
+        evidence.hide(secret);
+    }
+}
+
 /// A new lab's id. Two runs at once differ in the process, two runs after each other in the time.
 pub fn new_id() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -268,7 +299,7 @@ pub fn how_to_reach(lab: &Lab, facts: &LabFacts) -> String {
         lab.tools.display(),
         lab.harbor.url(),
         facts.harbor.kind,
-        lab.harbor.admin_password,
+        lab.harbor.accounts.admin.secret,
         lab.id
     )
 }

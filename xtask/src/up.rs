@@ -37,7 +37,7 @@ pub async fn up(args: UpArgs) -> Result<u8, Failure> {
     let (events, receiver) = Events::channel();
     let reporter =
         Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
-    let session = Session::new(setup, events.clone());
+    let session = Session::new(setup, events.clone(), 1);
     let reach = Arc::new(Mutex::new(None));
     let work = {
         let (session, reach) = (session.clone(), reach.clone());

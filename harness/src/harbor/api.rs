@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Method, Response};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Harbor, HarborError};
+use serde_json::Value;
 
-/// Asks one Harbor, trusting one certificate authority.
+use super::{Account, Harbor, HarborError};
+
+/// Asks one Harbor as one account, trusting one certificate authority.
 #[derive(Debug, Clone)]
 pub struct Api {
     url: String,
-    password: String,
+    account: Account,
     client: Client,
 }
 
@@ -56,6 +58,15 @@ pub struct Project {
     pub name: String,
 }
 
+/// A robot account.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Robot {
+    /// What the API calls it by.
+    pub id: i64,
+    /// What it logs in as: `robot$team+ci`.
+    pub name: String,
+}
+
 /// A repository.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Repository {
@@ -80,8 +91,8 @@ pub struct Tag {
 }
 
 impl Api {
-    /// An API client that trusts `ca` (PEM) and nothing else, logged in as the administrator.
-    pub fn new(harbor: &Harbor, ca: &str) -> Result<Self, HarborError> {
+    /// An API client that trusts `ca` (PEM) and nothing else, logged in as `account`.
+    pub fn new(harbor: &Harbor, ca: &str, account: &Account) -> Result<Self, HarborError> {
         let url = harbor.url();
         let request = |source| HarborError::Request { url: url.clone(), source };
         let ca = Certificate::from_pem(ca.as_bytes()).map_err(request)?;
@@ -92,7 +103,21 @@ impl Api {
             .no_proxy()
             .build()
             .map_err(request)?;
-        Ok(Self { url, password: harbor.admin_password.clone(), client })
+        Ok(Self { url, account: account.clone(), client })
+    }
+
+    /// The same client, logged in as another account.
+    pub fn as_account(&self, account: &Account) -> Self {
+        Self { account: account.clone(), ..self.clone() }
+    }
+
+    /// Whether Harbor lets this account in. Asked at the registry's door, which users and robots go through alike.
+    pub async fn logs_in(&self) -> Result<bool, HarborError> {
+        match self.send(Method::GET, &format!("{}/v2/", self.url), None).await {
+            Ok(_) => Ok(true),
+            Err(HarborError::Status { status: 401, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Harbor's own word on its health.
@@ -108,6 +133,11 @@ impl Api {
     /// All projects.
     pub async fn projects(&self) -> Result<Vec<Project>, HarborError> {
         self.pages("/api/v2.0/projects").await
+    }
+
+    /// All robot accounts of a project.
+    pub async fn robots(&self, project: &str) -> Result<Vec<Robot>, HarborError> {
+        self.pages(&format!("/api/v2.0/projects/{project}/robots")).await
     }
 
     /// All repositories of a project.
@@ -140,13 +170,41 @@ impl Api {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HarborError> {
         let url = format!("{}{path}", self.url);
-        let request = |source| HarborError::Request { url: url.clone(), source };
-        let answer = self.client.get(&url).basic_auth("admin", Some(&self.password)).send().await.map_err(request)?;
+        let answer = self.send(Method::GET, &url, None).await?;
+        answer.json().await.map_err(|source| HarborError::Request { url, source })
+    }
+
+    /// Creates what `body` describes and returns the answer; `None` where it is there already.
+    pub async fn create(&self, path: &str, body: Value) -> Result<Option<Value>, HarborError> {
+        let url = format!("{}/api/v2.0{path}", self.url);
+        match self.send(Method::POST, &url, Some(body)).await {
+            // Most answers to a creation are empty.
+            Ok(answer) => Ok(Some(answer.json().await.unwrap_or_default())),
+            Err(HarborError::Status { status: 409, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets what is at `path` to `body`.
+    pub async fn put(&self, path: &str, body: Value) -> Result<(), HarborError> {
+        self.send(Method::PUT, &format!("{}/api/v2.0{path}", self.url), Some(body)).await.map(|_| ())
+    }
+
+    /// Deletes what is at `path`.
+    pub async fn delete(&self, path: &str) -> Result<(), HarborError> {
+        self.send(Method::DELETE, &format!("{}/api/v2.0{path}", self.url), None).await.map(|_| ())
+    }
+
+    async fn send(&self, method: Method, url: &str, body: Option<Value>) -> Result<Response, HarborError> {
+        let request = |source| HarborError::Request { url: url.to_owned(), source };
+        let asked = self.client.request(method.clone(), url).basic_auth(&self.account.name, Some(&self.account.secret));
+        let asked = body.iter().fold(asked, |asked, body| asked.json(body));
+        let answer = asked.send().await.map_err(request)?;
         let status = answer.status();
         if !status.is_success() {
             let body: String = answer.text().await.unwrap_or_default().chars().take(500).collect();
-            return Err(HarborError::Status { method: "GET", url, status: status.as_u16(), body });
+            return Err(HarborError::Status { method, url: url.to_owned(), status: status.as_u16(), body });
         }
-        answer.json().await.map_err(request)
+        Ok(answer)
     }
 }

@@ -1,12 +1,17 @@
 //! Harbor: its API, its registry, and what it holds.
 
 pub mod api;
+pub mod drift;
+pub mod fill;
 pub mod inventory;
 pub mod registry;
 pub mod seed;
 
-use k8s_openapi::api::core::v1::Secret;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::Api;
+use reqwest::Method;
 
 /// Harbor in the lab.
 #[derive(Debug, Clone)]
@@ -17,8 +22,49 @@ pub struct Harbor {
     pub namespace: String,
     /// The release's name.
     pub release: String,
-    /// The administrator's password.
-    pub admin_password: String,
+    /// Who can log in to it.
+    pub accounts: Accounts,
+}
+
+/// Who can log in to the lab's Harbor.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    /// The administrator, with the password that was set after the installation.
+    pub admin: Account,
+    /// The administrator's password that the chart sets when the database is new.
+    pub initial_password: String,
+    /// A member of the private project.
+    pub member: Account,
+    /// A robot of the private project. Harbor chooses its secret when it is made: known from then on.
+    pub robot: Arc<Mutex<Account>>,
+}
+
+/// A name and what proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// As it logs in.
+    pub name: String,
+    /// Its password or secret.
+    pub secret: String,
+}
+
+impl Account {
+    /// An account.
+    pub fn new(name: impl Into<String>, secret: impl Into<String>) -> Self {
+        Self { name: name.into(), secret: secret.into() }
+    }
+}
+
+impl Accounts {
+    /// The administrator as the chart leaves it.
+    pub fn initial_admin(&self) -> Account {
+        Account::new(&self.admin.name, &self.initial_password)
+    }
+
+    /// The robot account as it is known now.
+    pub fn robot(&self) -> Account {
+        self.robot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why Harbor could not be asked, or what it answered amiss.
@@ -36,7 +82,7 @@ pub enum HarborError {
     #[error("Harbor answered {status} to {method} {url}: {body}")]
     Status {
         /// The method.
-        method: &'static str,
+        method: Method,
         /// The address.
         url: String,
         /// The HTTP status.
@@ -77,9 +123,12 @@ pub enum HarborError {
         /// The digest pushed.
         pushed: String,
     },
-    /// A row count cannot be read from the database.
-    #[error("count rows in Harbor's database: {0}")]
-    Rows(String),
+    /// The database does not answer.
+    #[error("ask Harbor's database: {0}")]
+    Database(String),
+    /// The registry's storage cannot be listed.
+    #[error("list the registry's storage: {0}")]
+    Storage(String),
 }
 
 /// An error with its causes, since reqwest names only the outermost.
@@ -99,22 +148,34 @@ impl Harbor {
         format!("https://{}", self.host)
     }
 
-    /// An image's full name.
-    pub fn image(&self, repository: &str, tag: &str) -> String {
-        format!("{}/{repository}:{tag}", self.host)
-    }
-
-    /// The certificate authority as the chart keeps it (`ca.crt` of the nginx secret), in PEM. Read from the cluster, not from
-    /// Harbor: who does not trust Harbor yet cannot ask it.
+    /// The certificate authority of the certificate that nginx serves, in PEM. Read from the cluster, not from Harbor: who does
+    /// not trust Harbor yet cannot ask it. The secret is the chart's own or one that someone gave it: nginx's pod names it.
     pub async fn ca(&self, client: &kube::Client) -> Result<String, HarborError> {
-        let secret = format!("{}-nginx", self.release);
-        let wrong = |why: String| HarborError::Ca { secret: secret.clone(), namespace: self.namespace.clone(), why };
+        let wrong = |secret: &str, why: String| HarborError::Ca {
+            secret: secret.to_owned(),
+            namespace: self.namespace.clone(),
+            why,
+        };
+        let nginx = format!("{}-nginx", self.release);
+        let found = Api::<Deployment>::namespaced(client.clone(), &self.namespace)
+            .get(&nginx)
+            .await
+            .map_err(|error| wrong(&nginx, format!("read deployment {nginx}: {error}")))?;
+        let volumes = found.spec.and_then(|spec| spec.template.spec?.volumes).unwrap_or_default();
+        let secret = volumes
+            .into_iter()
+            .find(|volume| volume.name == "certificate")
+            .and_then(|volume| volume.secret?.secret_name)
+            .unwrap_or(nginx);
         let found = Api::<Secret>::namespaced(client.clone(), &self.namespace)
             .get(&secret)
             .await
-            .map_err(|error| wrong(error.to_string()))?;
-        let bytes =
-            found.data.unwrap_or_default().remove("ca.crt").ok_or_else(|| wrong("there is no such key".into()))?;
-        String::from_utf8(bytes.0).map_err(|_| wrong("it is not text".into()))
+            .map_err(|error| wrong(&secret, error.to_string()))?;
+        let bytes = found
+            .data
+            .unwrap_or_default()
+            .remove("ca.crt")
+            .ok_or_else(|| wrong(&secret, "there is no such key".into()))?;
+        String::from_utf8(bytes.0).map_err(|_| wrong(&secret, "it is not text".into()))
     }
 }

@@ -7,11 +7,11 @@ use oci_client::{
 };
 
 use super::{
-    Harbor, HarborError,
-    seed::{MANIFEST, SeedImage, digest},
+    Account, Harbor, HarborError,
+    seed::{Artifact, INDEX, MANIFEST, digest},
 };
 
-/// A registry client for one Harbor, logged in as the administrator and trusting one certificate authority.
+/// A registry client for one Harbor, logged in as one account and trusting one certificate authority.
 pub struct Registry {
     client: Client,
     auth: RegistryAuth,
@@ -20,57 +20,68 @@ pub struct Registry {
 
 impl Registry {
     /// A client that trusts `ca` (PEM) and nothing else.
-    pub fn new(harbor: &Harbor, ca: &str) -> Self {
+    pub fn new(harbor: &Harbor, ca: &str, account: &Account) -> Self {
         let config = ClientConfig {
             tls_certs_only: vec![Certificate { encoding: CertificateEncoding::Pem, data: ca.as_bytes().to_vec() }],
             ..Default::default()
         };
         Self {
             client: Client::new(config),
-            auth: RegistryAuth::Basic("admin".to_owned(), harbor.admin_password.clone()),
+            auth: RegistryAuth::Basic(account.name.clone(), account.secret.clone()),
             host: harbor.host.clone(),
         }
     }
 
-    /// Pushes an image and reads its digest back.
-    pub async fn push(&self, image: &SeedImage) -> Result<String, HarborError> {
-        let reference = self.reference(&image.repository, &image.tag)?;
+    /// Pushes an image, or an index with its images, and reads its digest back.
+    pub async fn push(&self, artifact: &Artifact) -> Result<String, HarborError> {
+        for child in &artifact.children {
+            Box::pin(self.push(child)).await?;
+        }
+        let pushed = artifact.digest();
+        let reference = match &artifact.tag {
+            Some(tag) => Reference::with_tag(self.host.clone(), artifact.repository.clone(), tag.clone()),
+            None => Reference::with_digest(self.host.clone(), artifact.repository.clone(), pushed.clone()),
+        };
         let wrong = |doing| {
             let reference = reference.to_string();
             move |source| HarborError::Registry { doing, reference, source: Box::new(source) }
         };
         self.client.auth(&reference, &self.auth, RegistryOperation::Push).await.map_err(wrong("log in to push"))?;
-        for blob in [&image.layer, &image.config] {
-            self.client.push_blob(&reference, blob.clone(), &digest(blob)).await.map_err(wrong("push a blob of"))?;
+        for blob in artifact.blobs() {
+            let digest = digest(blob);
+            self.client.push_blob(&reference, blob.to_vec(), &digest).await.map_err(wrong("push a blob of"))?;
         }
-        let kind = MANIFEST.parse().map_err(|_| HarborError::Reference(MANIFEST.to_owned()))?;
+        let kind = artifact.media_type.parse().map_err(|_| HarborError::Reference(artifact.media_type.to_owned()))?;
         self.client
-            .push_manifest_raw(&reference, image.manifest.clone(), kind)
+            .push_manifest_raw(&reference, artifact.manifest.clone(), kind)
             .await
             .map_err(wrong("push the manifest of"))?;
-        let read = self.digest(&image.repository, &image.tag).await?;
-        if read != image.digest() {
-            return Err(HarborError::ReadBack { reference: reference.to_string(), read, pushed: image.digest() });
+        let read = self.digest(&reference).await?;
+        if read != pushed {
+            return Err(HarborError::ReadBack { reference: reference.to_string(), read, pushed });
         }
         Ok(read)
     }
 
     /// The digest that a tag names.
-    pub async fn digest(&self, repository: &str, tag: &str) -> Result<String, HarborError> {
-        let reference = self.reference(repository, tag)?;
-        self.client.fetch_manifest_digest(&reference, &self.auth).await.map_err(|source| HarborError::Registry {
+    pub async fn tag(&self, repository: &str, tag: &str) -> Result<String, HarborError> {
+        self.digest(&Reference::with_tag(self.host.clone(), repository.to_owned(), tag.to_owned())).await
+    }
+
+    async fn digest(&self, reference: &Reference) -> Result<String, HarborError> {
+        self.client.fetch_manifest_digest(reference, &self.auth).await.map_err(|source| HarborError::Registry {
             doing: "read the digest of",
             reference: reference.to_string(),
             source: Box::new(source),
         })
     }
 
-    /// The bytes of a manifest, by digest or tag.
+    /// The bytes of a manifest, by digest.
     pub async fn manifest(&self, repository: &str, digest: &str) -> Result<Vec<u8>, HarborError> {
         let reference = Reference::with_digest(self.host.clone(), repository.to_owned(), digest.to_owned());
         let accepted = [
             MANIFEST,
-            "application/vnd.oci.image.index.v1+json",
+            INDEX,
             "application/vnd.docker.distribution.manifest.v2+json",
             "application/vnd.docker.distribution.manifest.list.v2+json",
         ];
@@ -96,10 +107,5 @@ impl Registry {
         let mut bytes = Vec::new();
         self.client.pull_blob(&reference, blob, &mut bytes).await.map_err(wrong)?;
         Ok((digest(&bytes), bytes.len()))
-    }
-
-    fn reference(&self, repository: &str, tag: &str) -> Result<Reference, HarborError> {
-        let name = format!("{}/{repository}:{tag}", self.host);
-        name.parse().map_err(|_| HarborError::Reference(name))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, tool_env};
 use crate::{
     cmd::Cmd,
-    harbor::{Harbor, api, registry::Registry, seed::SeedImage},
+    harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, seed::Seed},
     observe::watch,
     run::{
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
@@ -26,8 +27,9 @@ const VALUES: &str = include_str!("../../../fixtures/values/harbor.yaml");
 
 /// Harbor's NodePort for HTTPS.
 const HARBOR_PORT: u16 = 30003;
-/// The administrator's password that the lab's Harbor is installed with; the chart's own default.
-const ADMIN_PASSWORD: &str = "Harbor12345";
+/// The administrator's password that the lab's Harbor is installed with, the chart's own default. It is changed at once, as
+/// an administrator does.
+const INITIAL_PASSWORD: &str = "Harbor12345";
 
 /// What a lab is made from.
 #[derive(Debug, Clone)]
@@ -82,7 +84,7 @@ pub async fn create(
             let docker = engine.docker();
             let (client, nodes) = connect(docker, spec).await?;
             let address = address(docker, spec).await?;
-            let lab = Lab {
+            let mut lab = Lab {
                 id: spec.id.clone(),
                 dir: spec.dir.clone(),
                 client,
@@ -91,16 +93,26 @@ pub async fn create(
                     host: format!("{address}:{HARBOR_PORT}"),
                     namespace: "harbor".to_owned(),
                     release: "harbor".to_owned(),
-                    admin_password: ADMIN_PASSWORD.to_owned(),
+                    accounts: fill::accounts(INITIAL_PASSWORD),
                 },
                 tools,
                 chart: parts.chart.clone(),
+                seed: Arc::new(Seed::new().map_err(|error| LabError::NotInOrder(error.to_string()))?),
+                reference: Inventory::default(),
             };
-            let values = VALUES.replace("{address}", &address).replace("{password}", ADMIN_PASSWORD);
+            let values = VALUES.replace("{address}", &address).replace("{password}", INITIAL_PASSWORD);
             write(&spec.dir.join("values.yaml"), &format!("{values}{}", parts.extra_values))?;
-            events.step("install storage", |_| install_storage(&lab, parts)).await?;
-            events.step("install Harbor", |step| install_harbor(&lab, parts, step)).await?;
-            let facts = events.step("prove that the lab is in order", |step| prove(&lab, parts, step)).await?;
+            let lab_ref = &lab;
+            events.step("install storage", |_| install_storage(lab_ref, parts)).await?;
+            let images = lab.images();
+            fill::lay_out(&lab.seed, &images).map_err(|source| LabError::File {
+                doing: "lay",
+                path: images,
+                source,
+            })?;
+            events.step("install Harbor", |step| async move { install_harbor(lab_ref, &step).await }).await?;
+            let (facts, reference) = events.step("fill Harbor", |step| prove(lab_ref, parts, step)).await?;
+            lab.reference = reference;
             events.emit(crate::run::events::EventKind::LabReady { lab: facts.clone() });
             Ok((lab, facts))
         })
@@ -209,21 +221,22 @@ async fn install_storage(lab: &Lab, parts: &Parts) -> Result<(), LabError> {
     Ok(())
 }
 
-async fn install_harbor(lab: &Lab, parts: &Parts, step: Step) -> Result<(), LabError> {
+/// Installs Harbor as people do, and waits until its pods are Ready.
+pub(super) async fn install_harbor(lab: &Lab, step: &Step) -> Result<(), LabError> {
     lab.helm()
         .args(["install", &lab.harbor.release])
-        .arg(&parts.chart)
+        .arg(&lab.chart)
         .args(["-n", &lab.harbor.namespace, "--create-namespace", "-f", "values.yaml"])
         .run()
         .await?;
-    wait_for_pods(lab, &step).await
+    wait_for_pods(lab, step).await
 }
 
 /// Waits until every pod of Harbor is Ready, and Harbor says that it is healthy.
 pub async fn wait_for_harbor(lab: &Lab, step: &Step) -> Result<(), LabError> {
     wait_for_pods(lab, step).await?;
     let ca = lab.harbor.ca(&lab.client).await?;
-    let api = api::Api::new(&lab.harbor, &ca)?;
+    let api = api::Api::new(&lab.harbor, &ca, &lab.harbor.accounts.admin)?;
     poll(step, "Harbor to be healthy", Duration::from_secs(180), Duration::from_millis(250), || async {
         Ok::<_, String>(match api.health().await {
             Ok(health) if health.status == "healthy" => Look::Ready(()),
@@ -259,22 +272,27 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Harbor says that it is healthy, every node is Ready, and an image can be pushed and its digest read back.
-async fn prove(lab: &Lab, parts: &Parts, step: Step) -> Result<LabFacts, LabError> {
+/// Harbor says that it is healthy, every node is Ready, and every image can be pushed and its digest read back.
+async fn prove(lab: &Lab, parts: &Parts, step: Step) -> Result<(LabFacts, Inventory), LabError> {
     wait_for_harbor(lab, &step).await?;
     let nodes = wait_for_nodes(lab, &step).await?;
     let ca = lab.harbor.ca(&lab.client).await?;
-    let probe = SeedImage::build("library/lab-ready", "probe", 1024)
-        .map_err(|error| LabError::NotInOrder(error.to_string()))?;
-    Registry::new(&lab.harbor, &ca).push(&probe).await?;
-    let info = api::Api::new(&lab.harbor, &ca)?.system_info().await?;
+    fill::fill(&lab.harbor, &ca, &lab.seed).await?;
+    let info = api::Api::new(&lab.harbor, &ca, &lab.harbor.accounts.admin)?.system_info().await?;
+    let reference = Inventory::take(lab).await;
+    let (drift, unreadable) = (Drift::of(&reference), &reference.unreadable);
+    if !drift.is_none() || !unreadable.is_empty() {
+        let why = format!("a Harbor just filled: {}; {unreadable:?}", drift.words());
+        return Err(LabError::NotInOrder(why));
+    }
     let node = nodes.first().and_then(|node| node.status.as_ref()?.node_info.clone()).unwrap_or_default();
-    Ok(LabFacts {
+    let facts = LabFacts {
         source: parts.source.clone(),
         kubernetes: node.kubelet_version,
         containerd: node.container_runtime_version.trim_start_matches("containerd://").to_owned(),
         harbor: HarborFacts { kind: parts.harbor_kind, version: info.harbor_version },
-    })
+    };
+    Ok((facts, reference))
 }
 
 /// Waits until every node is Ready.

@@ -7,13 +7,14 @@ pub mod engine;
 pub mod gc;
 pub mod ledger;
 pub mod node;
+pub mod order;
 pub mod preflight;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     cmd::{Cmd, CmdError},
-    harbor::{Harbor, HarborError},
+    harbor::{Harbor, HarborError, inventory::Inventory, seed::Seed},
     run::poll::WaitError,
 };
 use node::{Node, NodeError};
@@ -35,6 +36,10 @@ pub struct Lab {
     pub tools: PathBuf,
     /// The chart that Harbor was installed from: a folder or a packed chart.
     pub chart: PathBuf,
+    /// What was pushed into Harbor.
+    pub seed: Arc<Seed>,
+    /// What Harbor held when the lab was made.
+    pub reference: Inventory,
 }
 
 /// The lab failed. Nothing is said of a procedure.
@@ -106,6 +111,16 @@ impl Lab {
     /// The lab's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")
+    }
+
+    /// The images as their build machine has them: OCI layouts, and a list of them.
+    pub fn images(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// What a nightly job would have left: there from a fault on that takes it away.
+    pub fn backup(&self) -> PathBuf {
+        self.dir.join("backup")
     }
 
     /// The names of all nodes, control plane first.

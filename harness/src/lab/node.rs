@@ -132,6 +132,13 @@ impl Node {
     }
 }
 
+/// Restarts the container of one of `nodes`, as a machine is restarted.
+pub async fn restart(nodes: &[Node], name: &str) -> Result<(), NodeError> {
+    let Some(node) = nodes.iter().find(|node| node.name == name) else { return Ok(()) };
+    let engine = |source| NodeError::Engine { node: node.name.clone(), source };
+    node.docker.restart_container(&node.container, None).await.map_err(engine)
+}
+
 /// Runs a script on every node at once and returns the outputs in the order of the nodes.
 pub async fn on_each(nodes: &[Node], script: impl Fn(&Node) -> String) -> Result<Vec<String>, NodeError> {
     futures::future::try_join_all(nodes.iter().map(|node| {

@@ -21,9 +21,11 @@ pub const DISK_COLD: u64 = 12 * GIB;
 pub const DISK_WARM: u64 = 4 * GIB;
 /// Available memory for one lab, in bytes: a control plane, three kubelets and Harbor settle at about 2.5 GB.
 pub const MEMORY: u64 = 3 * GIB;
-/// Three nodes' systemd, kubelet and containerd; below it kubelets fail with "too many open files".
-const INOTIFY_INSTANCES: u64 = 128;
-/// The same for watches.
+/// Instances of one lab: three nodes' systemd, kubelet and containerd have 73.
+const INOTIFY_INSTANCES: u64 = 80;
+const INOTIFY: &str = "/proc/sys/fs/inotify";
+const MAX_INSTANCES: &str = "max_user_instances";
+/// Watches of one lab.
 const INOTIFY_WATCHES: u64 = 65_536;
 
 /// How a check came out.
@@ -89,6 +91,8 @@ pub struct Wanted {
     pub ports: Vec<u16>,
     /// The kind cluster's name.
     pub cluster: Option<String>,
+    /// How many labs there will be at once.
+    pub labs: usize,
 }
 
 /// Makes all checks. Without an engine those that need one are left out: its own check says why.
@@ -103,8 +107,10 @@ pub async fn checks(engine: Result<&Engine, &EngineError>, paths: &Paths, wanted
         let root = &engine.info().data_root;
         checks.push(judge_disk("free disk for the engine's data", root, free_disk(root), need));
     }
-    checks.push(judge_memory(std::fs::read_to_string("/proc/meminfo")));
-    checks.push(judge_inotify(read_number("max_user_instances"), read_number("max_user_watches")));
+    let labs = wanted.labs.max(1) as u64;
+    checks.push(judge_memory(std::fs::read_to_string("/proc/meminfo"), labs));
+    let instances = Instances { limit: read_number(MAX_INSTANCES), used: instances_in_use(Path::new("/proc")), labs };
+    checks.push(judge_inotify(&instances, read_number("max_user_watches")));
     checks.push(judge_cgroups(
         Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         Path::new("/sys/fs/cgroup/unified").exists(),
@@ -137,7 +143,7 @@ fn free_disk(path: &Path) -> io::Result<u64> {
 }
 
 fn read_number(name: &str) -> Option<u64> {
-    std::fs::read_to_string(Path::new("/proc/sys/fs/inotify").join(name)).ok()?.trim().parse().ok()
+    std::fs::read_to_string(Path::new(INOTIFY).join(name)).ok()?.trim().parse().ok()
 }
 
 async fn nodes_of(engine: &Engine, cluster: &str) -> Result<Vec<String>, String> {
@@ -193,40 +199,92 @@ fn judge_disk(name: &str, path: &Path, free: io::Result<u64>, need: u64) -> Chec
     }
 }
 
-fn judge_memory(meminfo: io::Result<String>) -> Check {
+fn judge_memory(meminfo: io::Result<String>, labs: u64) -> Check {
+    let need = MEMORY * labs;
     const NAME: &str = "available memory";
     let available = meminfo.map(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
     });
     match available {
-        Ok(Some(free)) if free >= MEMORY => Check::ok(NAME, gib(free)),
+        Ok(Some(free)) if free >= need => Check::ok(NAME, gib(free)),
         Ok(Some(free)) => Check::not(
             Outcome::Fail,
             NAME,
-            format!("{}, and a lab needs {}", gib(free), gib(MEMORY)),
+            format!("{}, and {labs} lab(s) need {}", gib(free), gib(need)),
             "end other programs or labs (`cargo xtask down`)",
         ),
         _ => Check::not(Outcome::Warn, NAME, "/proc/meminfo does not say", format!("a lab needs {}", gib(MEMORY))),
     }
 }
 
-fn judge_inotify(instances: Option<u64>, watches: Option<u64>) -> Check {
+/// The inotify instances of this user: what is there, and what is wanted of it.
+struct Instances {
+    limit: Option<u64>,
+    used: u64,
+    labs: u64,
+}
+
+impl Instances {
+    fn short(&self) -> bool {
+        self.limit.is_some_and(|limit| limit < self.used + self.labs * INOTIFY_INSTANCES)
+    }
+
+    fn wanted(&self) -> u64 {
+        (self.used + self.labs * INOTIFY_INSTANCES).next_power_of_two()
+    }
+}
+
+/// Raises the limit of inotify instances where it is too low for `labs` more labs, and tells what was done. It holds until this
+/// machine starts anew.
+///
+/// # Errors
+/// The limit cannot be written.
+pub fn raise_inotify_instances(labs: usize) -> io::Result<Option<String>> {
+    let instances = Instances {
+        limit: read_number(MAX_INSTANCES),
+        used: instances_in_use(Path::new("/proc")),
+        labs: labs.max(1) as u64,
+    };
+    if !instances.short() {
+        return Ok(None);
+    }
+    let wanted = instances.wanted();
+    std::fs::write(Path::new(INOTIFY).join(MAX_INSTANCES), wanted.to_string())?;
+    let before = instances.limit.unwrap_or_default();
+    Ok(Some(format!("raised fs.inotify.{MAX_INSTANCES} from {before} to {wanted}, until this machine starts anew")))
+}
+
+/// How many inotify instances the processes of root have: nodes' processes are root's.
+fn instances_in_use(proc: &Path) -> u64 {
+    let processes = std::fs::read_dir(proc).into_iter().flatten().flatten();
+    let own = processes.filter(|process| {
+        let status = std::fs::read_to_string(process.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+    });
+    let files = own.flat_map(|process| std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten());
+    files
+        .filter(|file| std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:inotify"))
+        .count() as u64
+}
+
+fn judge_inotify(instances: &Instances, watches: Option<u64>) -> Check {
     const NAME: &str = "inotify limits";
     let show = |number: Option<u64>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
-    let seen = format!("{} instances, {} watches", show(instances), show(watches));
-    if instances.is_none_or(|instances| instances >= INOTIFY_INSTANCES)
-        && watches.is_none_or(|watches| watches >= INOTIFY_WATCHES)
-    {
+    let Instances { limit, used, labs } = instances;
+    let seen = format!("{} instances, {used} in use, {} watches", show(*limit), show(watches));
+    let few_watches = watches.is_some_and(|watches| watches < INOTIFY_WATCHES);
+    if !instances.short() && !few_watches {
         return Check::ok(NAME, seen);
     }
     let remedy = format!(
-        "nodes may fail with \"too many open files\": sysctl fs.inotify.max_user_instances={} \
-         fs.inotify.max_user_watches={}",
-        INOTIFY_INSTANCES * 4,
+        "{labs} lab(s) need {} instances more, or kubelets fail with \"too many open files\": --provision raises the limit, or \
+         sysctl fs.inotify.max_user_instances={} fs.inotify.max_user_watches={}",
+        labs * INOTIFY_INSTANCES,
+        instances.wanted(),
         INOTIFY_WATCHES * 8
     );
-    Check::not(Outcome::Warn, NAME, seen, remedy)
+    Check::not(if instances.short() { Outcome::Fail } else { Outcome::Warn }, NAME, seen, remedy)
 }
 
 /// `unified`: version 2 alone at the root; `hybrid`: version 2 beside version 1 controllers.
@@ -301,16 +359,37 @@ mod tests {
     #[case("MemAvailable:    3145727 kB\n", Outcome::Fail)]
     #[case("MemTotal: 9 kB\n", Outcome::Warn)]
     fn memory(#[case] meminfo: &str, #[case] expected: Outcome) {
-        assert_eq!(judge_memory(Ok(meminfo.to_owned())).outcome, expected);
+        assert_eq!(judge_memory(Ok(meminfo.to_owned()), 1).outcome, expected);
     }
 
     #[rstest]
-    #[case(Some(128), Some(1_048_576), Outcome::Ok)]
-    #[case(Some(127), Some(1_048_576), Outcome::Warn)]
-    #[case(Some(128), Some(8192), Outcome::Warn)]
-    #[case(None, None, Outcome::Ok)]
-    fn inotify(#[case] instances: Option<u64>, #[case] watches: Option<u64>, #[case] expected: Outcome) {
-        assert_eq!(judge_inotify(instances, watches).outcome, expected);
+    #[case(Some(128), 0, 1, Some(1_048_576), Outcome::Ok)]
+    #[case(Some(128), 49, 1, Some(1_048_576), Outcome::Fail)]
+    #[case(Some(128), 0, 2, Some(1_048_576), Outcome::Fail)]
+    #[case(Some(128), 0, 1, Some(8192), Outcome::Warn)]
+    #[case(None, 500, 1, None, Outcome::Ok)]
+    fn inotify(
+        #[case] limit: Option<u64>,
+        #[case] used: u64,
+        #[case] labs: u64,
+        #[case] watches: Option<u64>,
+        #[case] expected: Outcome,
+    ) {
+        assert_eq!(judge_inotify(&Instances { limit, used, labs }, watches).outcome, expected);
+    }
+
+    #[test]
+    fn inotify_instances_in_use_are_those_of_root_s_processes() {
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, uid) in [("1", "0"), ("2", "1000")] {
+            let process = proc.path().join(pid);
+            std::fs::create_dir_all(process.join("fd")).unwrap();
+            std::fs::write(process.join("status"), format!("Name:\tx\nUid:\t{uid}\t0\t0\t0\n")).unwrap();
+            for (file, link) in [("3", "anon_inode:inotify"), ("4", "socket:[1]"), ("5", "anon_inode:inotify")] {
+                std::os::unix::fs::symlink(link, process.join("fd").join(file)).unwrap();
+            }
+        }
+        assert_eq!(instances_in_use(proc.path()), 2);
     }
 
     #[test]

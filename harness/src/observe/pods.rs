@@ -3,13 +3,15 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
-/// One pod's attempt to pull its image, as its status tells.
+/// One container's attempt to pull its image, as its pod's status tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullObservation {
     /// The node on which the pod was placed.
     pub node: String,
     /// The pod's name.
     pub pod: String,
+    /// The image without its registry: `library/app:v1`.
+    pub image: String,
     /// `ErrImagePull`, `ImagePullBackOff`, `ContainerCreating`, …; absent when the container does not wait.
     pub waiting_reason: Option<String>,
     /// The kubelet's words for it.
@@ -27,32 +29,35 @@ pub struct PullObservation {
 }
 
 impl PullObservation {
-    /// Reads a pod with one container. A pod that no node has yet is `node` "".
-    pub fn of(pod: &Pod) -> Self {
+    /// Reads each container of a pod. A pod that no node has yet is on node "".
+    pub fn of(pod: &Pod) -> Vec<Self> {
+        let spec = pod.spec.clone().unwrap_or_default();
         let status = pod.status.clone().unwrap_or_default();
-        let container = status.container_statuses.unwrap_or_default().into_iter().next();
-        let state = container.as_ref().and_then(|container| container.state.clone()).unwrap_or_default();
-        let waiting = state.waiting.unwrap_or_default();
-        let ran = state.running.is_some() || state.terminated.is_some();
-        Self {
-            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-            pod: pod.metadata.name.clone().unwrap_or_default(),
-            waiting_reason: waiting.reason,
-            waiting_message: waiting.message,
-            digest: container
-                .filter(|_| ran)
-                .and_then(|container| container.image_id.rsplit_once('@').map(|(_, digest)| digest.to_owned())),
-            unschedulable: status
-                .conditions
-                .unwrap_or_default()
-                .into_iter()
-                .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
-                .map(|condition| {
-                    format!("{}: {}", condition.reason.unwrap_or_default(), condition.message.unwrap_or_default())
-                }),
-            events: Vec::new(),
-            containerd: None,
-        }
+        let unschedulable = unscheduled(pod).map(|(reason, message)| format!("{reason}: {message}"));
+        let statuses = status.container_statuses.unwrap_or_default();
+        spec.containers
+            .iter()
+            .map(|container| {
+                let status = statuses.iter().find(|status| status.name == container.name);
+                let state = status.and_then(|status| status.state.clone()).unwrap_or_default();
+                let waiting = state.waiting.unwrap_or_default();
+                let ran = state.running.is_some() || state.terminated.is_some();
+                let image = container.image.as_deref().unwrap_or_default();
+                Self {
+                    node: spec.node_name.clone().unwrap_or_default(),
+                    pod: pod.metadata.name.clone().unwrap_or_default(),
+                    image: image.split_once('/').map_or(image, |(_, name)| name).to_owned(),
+                    waiting_reason: waiting.reason,
+                    waiting_message: waiting.message,
+                    digest: status
+                        .filter(|_| ran)
+                        .and_then(|status| status.image_id.rsplit_once('@').map(|(_, digest)| digest.to_owned())),
+                    unschedulable: unschedulable.clone(),
+                    events: Vec::new(),
+                    containerd: None,
+                }
+            })
+            .collect()
     }
 
     /// Whether the kubelet has tried to pull and failed.
@@ -65,9 +70,16 @@ impl PullObservation {
         self.waiting_message.iter().chain(&self.events).any(|said| said.contains(words))
     }
 
+    /// Whether the failure is one of a Harbor that is on its way up, which passes by itself: nobody listens, or nginx finds no
+    /// core behind it.
+    pub fn may_pass(&self) -> bool {
+        ["connection refused", "502 Bad Gateway", "503 Service"].iter().any(|words| self.says(words))
+    }
+
     /// The attempt in a few words.
     pub fn words(&self) -> String {
         let node = if self.node.is_empty() { "no node" } else { &self.node };
+        let node = format!("{node}, {}", self.image);
         if let Some(digest) = &self.digest {
             return format!("{node}: pulled {}", short(digest));
         }
@@ -78,6 +90,14 @@ impl PullObservation {
             (None, _, None) => format!("{node}: not started"),
         }
     }
+}
+
+/// Reason and message of a pod that the scheduler has found no node for.
+pub fn unscheduled(pod: &Pod) -> Option<(String, String)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition =
+        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    Some((condition.reason.clone().unwrap_or_default(), condition.message.clone().unwrap_or_default()))
 }
 
 /// A digest cut to the length that people compare.

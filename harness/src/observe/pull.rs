@@ -3,21 +3,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::future::try_join_all;
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
-    core::v1::{Event as KubeEvent, Namespace, Pod},
+    core::v1::{Event as KubeEvent, Namespace, Pod, Secret},
 };
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams},
     runtime::watcher,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{pods::PullObservation, watch};
+use super::{pods::PullObservation, symptom::first_of, watch};
 use crate::{
-    harbor::seed::SeedImage,
+    harbor::seed::{PRIVATE_PROJECT, Seed},
     lab::{
         Lab, LabError,
         node::{Node, NodeError},
@@ -34,43 +35,47 @@ pub const APP: &str = "app";
 const PULL: Duration = Duration::from_secs(60);
 const GONE: Duration = Duration::from_secs(60);
 
-/// Removes the workload, and the image from every node, so that the next pull is a real one.
-pub async fn clear(lab: &Lab, step: &Step, image: &SeedImage) -> Result<(), LabError> {
+/// The secret that pods pull private images with.
+const PULL_SECRET: &str = "robot";
+
+/// Removes the workload, and the images from every node, so that the next pull is a real one.
+pub async fn clear(lab: &Lab, step: &Step) -> Result<(), LabError> {
     remove(lab, step).await?;
-    try_join_all(lab.nodes.iter().map(|node| purge(node, step, image))).await?;
+    let script = purge_script(&lab.seed);
+    try_join_all(lab.nodes.iter().map(|node| purge(node, step, &script))).await?;
     Ok(())
 }
 
-/// Pulls `image` on every node of the lab, which [`clear`] has cleared, and tells what each pod came to. A failure that is not
+/// Pulls every image on every node of the lab, which [`clear`] has cleared, and tells what each pod came to. A failure that is not
 /// `decisive` may pass by itself, as the 502 while Harbor's pods are not Ready again after a restart of their kubelet: such
 /// a pod has its whole time, in which the kubelet tries again. A pod that comes to nothing in time is told as it stands;
 /// only a cluster that cannot be asked is an error.
 pub async fn everywhere(
     lab: &Lab,
     step: &Step,
-    image: &SeedImage,
     decisive: impl Fn(&PullObservation) -> bool,
 ) -> Result<Vec<PullObservation>, LabError> {
-    create(lab, &lab.harbor.image(&image.repository, &image.tag)).await?;
+    create(lab).await?;
     let mut seen = BTreeMap::new();
-    let nodes = lab.nodes.len();
+    let wanted = lab.nodes.len() * lab.seed.artifacts.len();
     let settled = |pull: &PullObservation| pull.digest.is_some() || (pull.failed() && decisive(pull));
     let outcome = watch::until(step, "a pull on every node", PULL, pods(lab), selector(), |pods| {
         for pod in pods.values().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-            let now = PullObservation::of(pod);
-            seen.entry(now.pod.clone())
-                .and_modify(|before: &mut PullObservation| {
-                    if !settled(before) {
-                        *before = now.clone();
-                    }
-                })
-                .or_insert(now);
+            for now in PullObservation::of(pod) {
+                seen.entry((now.pod.clone(), now.image.clone()))
+                    .and_modify(|before: &mut PullObservation| {
+                        if !settled(before) {
+                            *before = now.clone();
+                        }
+                    })
+                    .or_insert(now);
+            }
         }
         let open: Vec<String> = seen.values().filter(|pull| !settled(pull)).map(PullObservation::words).collect();
-        if seen.len() >= nodes && open.is_empty() {
+        if seen.len() >= wanted && open.is_empty() {
             return Ok(Look::Ready(()));
         }
-        Ok(Look::NotYet(format!("{} of {nodes} pods made; {}", seen.len(), open.join("; "))))
+        Ok(Look::NotYet(format!("{} of {wanted} came to something; {}", seen.len() - open.len(), first_of(&open))))
     })
     .await;
     match outcome {
@@ -94,6 +99,9 @@ async fn add_events(lab: &Lab, seen: &mut [PullObservation]) -> Result<(), LabEr
         .map_err(LabError::kube("list the events of the test workload"))?;
     for pull in seen.iter_mut().filter(|pull| pull.failed()) {
         let own = events.iter().filter(|event| event.involved_object.name.as_ref() == Some(&pull.pod));
+        // An event names its container by a path in the pod.
+        let path = format!("{{{}}}", container_name(&pull.image));
+        let own = own.filter(|event| event.involved_object.field_path.as_ref().is_some_and(|at| at.ends_with(&path)));
         pull.events = own.filter_map(|event| event.message.clone()).collect();
     }
     Ok(())
@@ -114,13 +122,37 @@ async fn remove(lab: &Lab, step: &Step) -> Result<(), LabError> {
     Ok(())
 }
 
-async fn create(lab: &Lab, image: &str) -> Result<(), LabError> {
+async fn create(lab: &Lab) -> Result<(), LabError> {
     let apply = PatchParams::apply("drydock").force();
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": APP}});
     Api::<Namespace>::all(lab.client.clone())
         .patch(APP, &apply, &Patch::Apply(namespace))
         .await
         .map_err(LabError::kube("make the namespace of the test workload"))?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": PULL_SECRET, "namespace": APP},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": pull_secret(lab).to_string()},
+    });
+    Api::<Secret>::namespaced(lab.client.clone(), APP)
+        .patch(PULL_SECRET, &apply, &Patch::Apply(secret))
+        .await
+        .map_err(LabError::kube("make the image pull secret of the test workload"))?;
+    let containers: Vec<Value> = lab
+        .seed
+        .artifacts
+        .iter()
+        .map(|artifact| {
+            let name = artifact.name();
+            let image = format!("{}/{name}", lab.harbor.host);
+            // A kubelet waits for no more than a second to see a pull secret, and pulls without it then. It does not start a
+            // pod before it has seen a secret that is mounted.
+            json!({
+                "name": container_name(&name), "image": image, "imagePullPolicy": "Always",
+                "volumeMounts": [{"name": PULL_SECRET, "mountPath": "/run/secrets/robot", "readOnly": true}],
+            })
+        })
+        .collect();
     let set = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": APP, "namespace": APP},
         "spec": {
@@ -132,7 +164,9 @@ async fn create(lab: &Lab, image: &str) -> Result<(), LabError> {
                     "automountServiceAccountToken": false,
                     "enableServiceLinks": false,
                     "terminationGracePeriodSeconds": 1,
-                    "containers": [{"name": APP, "image": image, "imagePullPolicy": "Always"}],
+                    "imagePullSecrets": [{"name": PULL_SECRET}],
+                    "containers": containers,
+                    "volumes": [{"name": PULL_SECRET, "secret": {"secretName": PULL_SECRET}}],
                 },
             },
         },
@@ -144,6 +178,20 @@ async fn create(lab: &Lab, image: &str) -> Result<(), LabError> {
     Ok(())
 }
 
+/// The robot's secret, for the private project only: public images are pulled as anybody.
+fn pull_secret(lab: &Lab) -> Value {
+    let robot = lab.harbor.accounts.robot();
+    let auth = STANDARD.encode(format!("{}:{}", robot.name, robot.secret));
+    let place = format!("{}/{PRIVATE_PROJECT}", lab.harbor.host);
+    json!({"auths": {place: {"username": robot.name, "password": robot.secret, "auth": auth}}})
+}
+
+/// `library/app:v1` as a container may be called.
+fn container_name(image: &str) -> String {
+    let name: String = image.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    name.trim_end_matches('-').to_owned()
+}
+
 fn pods(lab: &Lab) -> Api<Pod> {
     Api::namespaced(lab.client.clone(), APP)
 }
@@ -152,27 +200,35 @@ fn selector() -> watcher::Config {
     watcher::Config::default().labels("app=app")
 }
 
-/// Removes an image from a node: its names, its content, and the snapshot of its layer, without which containerd would not
-/// fetch the layer again. A dead container holds its snapshot; the kubelet removes it with its pod or, after a restart of
-/// containerd, up to a minute later: what has no task is removed here.
-async fn purge(node: &Node, step: &Step, image: &SeedImage) -> Result<(), LabError> {
-    let [manifest, config, layer] = image.content();
-    let script = format!(
+/// Removes the images from a node: their names, their content, and the snapshots of their lowest layers, without which
+/// containerd would not fetch the layers again. A dead container holds its snapshot; the kubelet removes it with its pod or,
+/// after a restart of containerd, up to a minute later: what has no task is removed here.
+fn purge_script(seed: &Seed) -> String {
+    let mut repositories: Vec<&str> = seed.artifacts.iter().map(|artifact| artifact.repository.as_str()).collect();
+    repositories.dedup();
+    format!(
         r#"
 ctr="ctr -n k8s.io"
-for container in $($ctr containers ls | awk 'index($2, "/{repository}:") || index($2, "/{repository}@") {{ print $1 }}'); do
-  $ctr tasks ls -q | grep -qxF "$container" || $ctr containers rm "$container"
+for container in $($ctr containers ls | awk '$2 ~ /\/({repositories})[:@]/ {{ print $1 }}'); do
+  if ! $ctr tasks ls -q | grep -qxF "$container"; then
+    # The kubelet may be quicker.
+    $ctr containers rm "$container" || ! $ctr containers ls -q | grep -qxF "$container"
+  fi
 done
-names=$($ctr images ls -q | grep -E '/{repository}[:@]|^{config}$' || true)
+content='{content}'
+names=$($ctr images ls -q | grep -E "/({repositories})[:@]|^($content)\$" || true)
 [ -z "$names" ] || $ctr images rm --sync $names >/dev/null
-{{ $ctr content ls -q; $ctr snapshots ls; }} | grep -oE '{manifest}|{config}|{layer}|{diff}' || true
+{{ $ctr content ls -q; $ctr snapshots ls; }} | grep -oE "$content" | sort -u || true
 "#,
-        repository = image.repository,
-        diff = image.diff_id,
-    );
-    let what = format!("the image to be gone from {}", node.name);
+        repositories = repositories.join("|").replace('/', r"\/"),
+        content = seed.content().join("|"),
+    )
+}
+
+async fn purge(node: &Node, step: &Step, script: &str) -> Result<(), LabError> {
+    let what = format!("the images to be gone from {}", node.name);
     poll(step, &what, GONE, Duration::from_millis(300), || async {
-        let left = node.sh(&script).await.map_err(|error| error.to_string())?;
+        let left = node.sh(script).await.map_err(|error| error.to_string())?;
         let left = left.trim();
         Ok(if left.is_empty() {
             Look::Ready(())
@@ -196,4 +252,26 @@ pub async fn ask_containerd(node: &Node, image: &str) -> Result<String, LabError
         return Err(NodeError::Failed { node: node.name.clone(), code: answer.code, said: answer.output }.into());
     }
     Ok(answer.output.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_called_after_its_image() {
+        assert_eq!(container_name("library/app:v1"), "library-app-v1");
+        let long = container_name(&format!("library/app@sha256:{}", "a".repeat(64)));
+        assert!(long.len() <= 63 && long.starts_with("library-app-sha256-aaa"), "{long}");
+    }
+
+    #[test]
+    fn what_is_removed_from_a_node_is_all_that_was_pulled_and_nothing_else() {
+        let seed = Seed::new().unwrap();
+        let script = purge_script(&seed);
+        for digest in seed.content() {
+            assert!(script.contains(&digest), "{digest} is not in {script}");
+        }
+        assert!(script.contains(r"/\/(library\/app|library\/multi|team\/api)[:@]/"), "{script}");
+    }
 }

@@ -25,6 +25,8 @@ pub fn plan(path: &str, role: Role, expected: Option<Verdict>, why: Option<&str>
         role,
         expected,
         why: why.map(str::to_owned),
+        runbooks: Vec::new(),
+        stops_at: None,
     }
 }
 

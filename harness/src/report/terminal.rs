@@ -220,7 +220,7 @@ impl Progress {
                     size: None,
                     said: event.at,
                 };
-                let begins = line("  ..", &format!("{}{}", indented(&running), usually(*usual_seconds)));
+                let begins = line("  ..", &format!("{}{}", self.named(&running), usually(*usual_seconds)));
                 let shows = live.is_none() && depth <= DEEPEST_LINE;
                 self.steps.insert(*step, running);
                 if shows { vec![begins] } else { vec![] }
@@ -245,7 +245,7 @@ impl Progress {
                 if running.depth > DEEPEST_LINE {
                     return vec![];
                 }
-                let (name, took) = (indented(&running), exact(*seconds));
+                let (name, took) = (self.named(&running), exact(*seconds));
                 match error {
                     None => vec![line(&self.paint.dim("done"), &format!("{name}  {took}"))],
                     Some(error) if self.is_shown(error) => {
@@ -278,6 +278,24 @@ impl Progress {
         }
     }
 
+    /// A step's name, indented, and where labs run side by side with what it belongs to.
+    fn named(&self, running: &Running) -> String {
+        match self.beside(running) {
+            Some(root) => format!("{}{root}: {}", "  ".repeat(running.depth - 1), running.name),
+            None => indented(running),
+        }
+    }
+
+    /// The outermost step that this one is in, when there is another beside it.
+    fn beside(&self, running: &Running) -> Option<&str> {
+        let mut root = self.steps.get(&running.parent?)?;
+        while let Some(parent) = root.parent.and_then(|parent| self.steps.get(&parent)) {
+            root = parent;
+        }
+        let outermost = self.steps.values().filter(|step| step.depth == 1).count();
+        (outermost > 1).then_some(root.name.as_str())
+    }
+
     fn is_shown(&self, error: &str) -> bool {
         !self.shown_error.is_empty() && error.contains(&self.shown_error)
     }
@@ -306,9 +324,14 @@ impl Progress {
             .collect();
         let mut said = Vec::new();
         for step in quiet {
+            let of = self.steps.get(&step).and_then(|running| self.beside(running));
+            let of = of.map(|root| format!("{root}: ")).unwrap_or_default();
             if let Some(running) = self.steps.get_mut(&step) {
                 running.said = now;
-                said.push(line("wait", &format!("{}  {}", describe(running), human(elapsed(running.started, now)))));
+                said.push(line(
+                    "wait",
+                    &format!("{of}{}  {}", describe(running), human(elapsed(running.started, now))),
+                ));
             }
         }
         said
@@ -321,7 +344,8 @@ impl Progress {
             .filter_map(|step| self.steps.get(&step))
             .map(|running| {
                 let time = human(elapsed(running.started, now));
-                let words = format!("{time:>11}  {}{}", describe(running), usually(running.usual));
+                let of = self.beside(running).map(|root| format!("{root}: ")).unwrap_or_default();
+                let words = format!("{time:>11}  {of}{}{}", describe(running), usually(running.usual));
                 console::truncate_str(&words, columns, "…").into_owned()
             })
             .collect();

@@ -2,5 +2,6 @@
 
 pub mod cancel;
 pub mod events;
+pub mod judge;
 pub mod poll;
 pub mod runner;

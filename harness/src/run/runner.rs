@@ -4,47 +4,45 @@ use std::{sync::Mutex, time::Instant};
 
 use futures::future::BoxFuture;
 
-use super::events::{EventKind, Events, Step};
+use super::{
+    events::{EventKind, Events, Step},
+    judge::{self, Known},
+};
 use crate::{
-    harbor::{inventory::Inventory, registry::Registry, seed::SeedImage},
-    lab::{Lab, LabError, cluster, diagnose},
-    observe::{
-        pods::PullObservation,
-        pull,
-        symptom::{Judgement, pulled_everywhere},
-    },
+    harbor::inventory::Inventory,
+    lab::{Lab, LabError, diagnose},
+    observe::{Observation, pull, symptom::Judgement},
     report::evidence::{Evidence, EvidenceError, Phase},
-    runbook::{self, run::Transcript},
+    runbook::{self, library::Library, run::Transcript},
     scenario::{CellPlan, CellResult, ScenarioSpec, Verdict},
 };
-
-/// What was seen of every node's pull.
-pub type Observation = Vec<PullObservation>;
 
 /// One documented failure.
 pub trait Scenario: Send + Sync {
     /// Its variants and cells.
     fn spec(&self) -> &ScenarioSpec;
 
-    /// The Markdown of a procedure.
-    fn runbook(&self, procedure: &str) -> Option<&'static str>;
-
-    /// Brings the lab in order, whatever the variant before left.
+    /// Brings the lab in order for a variant, whatever was done to it before.
     fn baseline<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>>;
 
-    /// Breaks the lab. Also called on a lab that a procedure changed: what it leaves is the variant's fault, nothing else.
+    /// Breaks a lab that is in order.
     fn fault<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>>;
 
-    /// Looks at the lab: a real pull on every node, and what else the symptom is judged on.
+    /// Looks at the lab: a real pull of every image on every node, and what else the symptom is judged on.
     fn observe<'a>(
         &'a self,
         lab: &'a Lab,
-        image: &'a SeedImage,
+        variant: &'a str,
         step: &'a Step,
     ) -> BoxFuture<'a, Result<Observation, LabError>>;
 
-    /// Whether the failure shows on every one of `nodes`.
-    fn symptom(&self, nodes: &[String], seen: &[PullObservation]) -> Judgement;
+    /// Whether the variant's failure shows on every one of `nodes`.
+    fn symptom(&self, variant: &str, known: &Known, seen: &Observation) -> Judgement;
+
+    /// Whether the failure's cause is gone too, where pulls and inventory alone do not tell.
+    fn repaired(&self, _variant: &str, _seen: &Observation) -> Judgement {
+        Judgement::Holds(String::new())
+    }
 }
 
 /// Runs `cells`, which are in the order of their scenarios and variants, emits the result of each and adds it to `results`,
@@ -56,15 +54,12 @@ pub trait Scenario: Send + Sync {
 pub async fn run(
     lab: &Lab,
     scenarios: &[Box<dyn Scenario>],
+    library: &Library,
     cells: &[CellPlan],
     events: &Events,
     evidence: &Evidence,
     results: &Mutex<Vec<CellResult>>,
 ) -> Result<(), LabError> {
-    let image = SeedImage::build("library/app", "v1", 256 * 1024)
-        .map_err(|error| LabError::NotInOrder(format!("build the image under test: {error}")))?;
-    let image = &image;
-    events.step("seed images", |_| seed(lab, image)).await?;
     for group in cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)) {
         let Some(first) = group.first() else { continue };
         let Some(scenario) = scenarios.iter().find(|scenario| scenario.spec().name == first.scenario) else {
@@ -73,8 +68,9 @@ pub async fn run(
         let name = format!("{}/{}", first.scenario, first.variant);
         events
             .step(name, |step| async move {
-                let story =
-                    Story { lab, scenario: scenario.as_ref(), variant: &first.variant, image, evidence, results };
+                let scenario = scenario.as_ref();
+                let known = Known::new(lab.node_names(), &lab.seed);
+                let story = Story { lab, known, scenario, variant: &first.variant, library, evidence, results };
                 story.tell(group, &step).await
             })
             .await?;
@@ -82,27 +78,28 @@ pub async fn run(
     Ok(())
 }
 
-async fn seed(lab: &Lab, image: &SeedImage) -> Result<(), LabError> {
-    let ca = lab.harbor.ca(&lab.client).await?;
-    Registry::new(&lab.harbor, &ca).push(image).await?;
-    Ok(())
-}
-
 /// One variant from its baseline to its last cell.
 struct Story<'a> {
     lab: &'a Lab,
+    known: Known,
     scenario: &'a dyn Scenario,
     variant: &'a str,
-    image: &'a SeedImage,
+    library: &'a Library,
     evidence: &'a Evidence,
     results: &'a Mutex<Vec<CellResult>>,
 }
 
+fn since(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64()
+}
+
 /// How the lab stands before a cell.
 enum State {
-    /// The failure was seen on every node, and nothing was changed since.
-    Broken,
-    /// The fault must be made (again).
+    /// In order.
+    Whole,
+    /// This failure was seen on every node, and nothing was changed since.
+    Broken(Box<Observation>),
+    /// Something was done to it.
     Unknown,
 }
 
@@ -115,23 +112,26 @@ impl Story<'_> {
             Ok(before) => before,
             Err(error) => {
                 if let Some(cell) = first {
-                    self.finish(events, cell, Verdict::LabBroken, begun, format!("before the fault: {error}"));
+                    let why = format!("before the fault: {error}");
+                    self.finish(events, cell.result(Verdict::LabBroken, since(begun), why));
                 }
                 return Err(error);
             }
         };
-        let mut state = State::Unknown;
+        let mut state = State::Whole;
         for cell in cells {
             let begun = Instant::now();
             match self.cell(cell, &before, &mut state, events).await {
-                Ok((verdict, reason)) => {
-                    self.finish(events, cell, verdict, begun, reason);
-                    if cell.expected.is_some_and(|expected| verdict != expected) {
+                Ok((verdict, reason, stopped_at)) => {
+                    let result = cell.result_of(verdict, since(begun), reason, stopped_at);
+                    let unexpected = !result.as_expected;
+                    self.finish(events, result);
+                    if unexpected {
                         self.gather(events, &cell.procedure).await;
                     }
                 }
                 Err(error) => {
-                    self.finish(events, cell, Verdict::LabBroken, begun, error.to_string());
+                    self.finish(events, cell.result(Verdict::LabBroken, since(begun), error.to_string()));
                     return Err(error);
                 }
             }
@@ -150,31 +150,37 @@ impl Story<'_> {
         let _ = gathered.await;
     }
 
-    fn finish(&self, events: &Events, cell: &CellPlan, verdict: Verdict, begun: Instant, reason: String) {
-        let result = cell.result(verdict, begun.elapsed().as_secs_f64(), reason);
+    fn finish(&self, events: &Events, result: CellResult) {
         if let Ok(mut results) = self.results.lock() {
             results.push(result.clone());
         }
         events.emit(EventKind::CellFinished { cell: result });
     }
 
-    /// The lab in order, a real pull on every node, and the inventory.
+    /// The lab in order, a real pull of every image on every node, and the inventory.
     async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
         events
             .step("baseline", |step| async move {
-                // A pod that runs while its containerd is restarted takes up to a quarter of a minute to go afterwards.
-                pull::clear(self.lab, &step, self.image).await?;
-                self.scenario.baseline(self.lab, self.variant, &step).await?;
+                self.in_order(&step).await?;
                 let seen = self.observe("baseline", &step).await?;
-                let green = pulled_everywhere(&self.lab.node_names(), &self.image.digest(), &seen);
+                let green = self.known.all_pulled(&seen);
                 if !green.holds() {
                     return Err(LabError::NotInOrder(format!("the baseline's pulls: {}", green.words())));
                 }
-                let inventory = Inventory::take(self.lab).await?;
+                let inventory = Inventory::take(self.lab).await;
                 self.keep(&step, "baseline", "inventory.json", &inventory);
-                Ok(inventory)
+                match self.lab.reference.diff(&inventory).losses() {
+                    None => Ok(inventory),
+                    Some(losses) => Err(LabError::NotInOrder(format!("the baseline's inventory: {losses}"))),
+                }
             })
             .await
+    }
+
+    async fn in_order(&self, step: &Step) -> Result<(), LabError> {
+        // A pod that runs while its containerd is restarted takes up to a quarter of a minute to go afterwards.
+        pull::clear(self.lab, step).await?;
+        self.scenario.baseline(self.lab, self.variant, step).await
     }
 
     async fn cell(
@@ -183,52 +189,64 @@ impl Story<'_> {
         before: &Inventory,
         state: &mut State,
         events: &Events,
-    ) -> Result<(Verdict, String), LabError> {
+    ) -> Result<(Verdict, String, Option<String>), LabError> {
         if matches!(state, State::Unknown) {
-            let symptom = self.break_it(events).await?;
+            events.step("put in order again", |step| async move { self.in_order(&step).await }).await?;
+            *state = State::Whole;
+        }
+        if matches!(state, State::Whole) {
+            *state = State::Unknown;
+            let (seen, symptom) = self.break_it(events).await?;
             if !symptom.holds() {
-                return Ok((Verdict::NotReproduced, symptom.words().to_owned()));
+                return Ok((Verdict::NotReproduced, symptom.words().to_owned(), None));
             }
-            *state = State::Broken;
+            *state = State::Broken(Box::new(seen));
         }
         let procedure = cell.procedure.as_str();
-        let Some(markdown) = self.scenario.runbook(procedure) else {
-            return Err(LabError::NotInOrder(format!("there is no runbook {procedure}")));
+        let broken = match std::mem::replace(state, State::Unknown) {
+            State::Broken(seen) => seen,
+            State::Whole | State::Unknown => Box::default(),
         };
-        let file = format!("fixtures/runbooks/{}/{procedure}.md", cell.scenario);
-        let runbook =
-            runbook::parse::parse(&file, markdown).map_err(|error| LabError::NotInOrder(error.to_string()))?;
-        events
+        let runbooks = self.library.all(&cell.runbooks).map_err(|error| LabError::NotInOrder(error.to_string()))?;
+        let (verdict, reason, stopped_at, seen) = events
             .step(format!("{} {procedure}", cell.role), |step| async move {
-                let transcript = runbook::run::run(&runbook, self.lab, &step).await?;
+                let transcript = runbook::run::run(&runbooks, self.lab, &step).await?;
                 let kept = self.phase(procedure).text(&step, "transcript.md", &transcript.text());
                 self.say_if_lost(&step, kept);
                 let seen = self.observe(procedure, &step).await?;
-                let (verdict, reason) = self.judge(&transcript, &seen, before, procedure, &step).await?;
-                let unchanged = self.scenario.symptom(&self.lab.node_names(), &seen).holds();
-                *state = if unchanged { State::Broken } else { State::Unknown };
-                Ok((verdict, reason))
+                let (verdict, reason) = self.judge(&transcript, &seen, before, procedure, &step).await;
+                Ok::<_, LabError>((verdict, reason, transcript.stopped_at(), seen))
             })
-            .await
+            .await?;
+        let still = self.scenario.symptom(self.variant, &self.known, &seen).holds();
+        let same = match (&seen.inventory, &broken.inventory) {
+            (Some(now), Some(then)) => now.says_the_same(then),
+            _ => true,
+        };
+        if still && same {
+            *state = State::Broken(broken);
+        }
+        Ok((verdict, reason, stopped_at))
     }
 
     /// Makes the fault and looks for its symptom.
-    async fn break_it(&self, events: &Events) -> Result<Judgement, LabError> {
+    async fn break_it(&self, events: &Events) -> Result<(Observation, Judgement), LabError> {
         events
             .step("fault", |step| async move {
-                pull::clear(self.lab, &step, self.image).await?;
+                pull::clear(self.lab, &step).await?;
                 self.scenario.fault(self.lab, self.variant, &step).await
             })
             .await?;
         events
             .step("symptom", |step| async move {
                 let seen = self.observe("symptom", &step).await?;
-                Ok(self.scenario.symptom(&self.lab.node_names(), &seen))
+                let symptom = self.scenario.symptom(self.variant, &self.known, &seen);
+                Ok((seen, symptom))
             })
             .await
     }
 
-    /// Healed means pulls and inventory.
+    /// Takes the inventory where the scenario has not, and judges.
     async fn judge(
         &self,
         transcript: &Transcript,
@@ -236,29 +254,24 @@ impl Story<'_> {
         before: &Inventory,
         procedure: &str,
         step: &Step,
-    ) -> Result<(Verdict, String), LabError> {
-        let pulls = pulled_everywhere(&self.lab.node_names(), &self.image.digest(), seen);
-        if !pulls.holds() {
-            let reason = match transcript.failure() {
-                Some(failure) => format!("{failure}; pulls: {}", pulls.words()),
-                None => pulls.words().to_owned(),
-            };
-            return Ok((Verdict::NotHealed, reason));
+    ) -> (Verdict, String) {
+        let mut seen = seen.clone();
+        if seen.inventory.is_none() && self.known.primary_pulled(&seen).holds() {
+            seen.inventory = Some(Inventory::take(self.lab).await);
         }
-        cluster::wait_for_harbor(self.lab, step).await?;
-        let after = Inventory::take(self.lab).await?;
-        self.keep(step, procedure, "inventory.json", &after);
-        let lost = before.lost(&after);
-        if !lost.is_empty() {
-            return Ok((Verdict::DataLost, lost.join("; ")));
+        if let Some(after) = &seen.inventory {
+            self.keep(step, procedure, "inventory.json", after);
+            let diff = before.diff(after).text();
+            self.say_if_lost(step, self.phase(procedure).text(step, "inventory.diff", &diff));
         }
-        let reason = format!("{}; nothing of the inventory is lost", pulls.words());
-        Ok((Verdict::Healed, transcript.failure().map_or(reason.clone(), |failure| format!("{reason}; but {failure}"))))
+        let repaired = self.scenario.repaired(self.variant, &seen);
+        judge::verdict(&self.known, &seen, before, &repaired, transcript.failure())
     }
 
     async fn observe(&self, phase: &str, step: &Step) -> Result<Observation, LabError> {
-        let seen = self.scenario.observe(self.lab, self.image, step).await?;
-        self.keep(step, phase, "pulls.json", &seen);
+        pull::clear(self.lab, step).await?;
+        let seen = self.scenario.observe(self.lab, self.variant, step).await?;
+        self.keep(step, phase, "observation.json", &seen);
         Ok(seen)
     }
 

@@ -1,5 +1,6 @@
 //! Runbooks: Markdown files whose fenced shell blocks are the repair procedure.
 
+pub mod library;
 pub mod parse;
 pub mod run;
 

@@ -1,6 +1,9 @@
 //! Running a runbook against the lab as it stands.
 
-use std::time::Instant;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -12,12 +15,15 @@ use crate::{
         Lab, LabError,
         node::{Node, NodeError},
     },
+    observe::placement::Placement,
     run::events::Step,
 };
 
 /// What one block did in one place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// The runbook's file.
+    pub file: String,
     /// The step's heading.
     pub step: String,
     /// The line of the block in its file.
@@ -42,13 +48,18 @@ pub struct Transcript {
 }
 
 impl Transcript {
+    /// The step at which it failed.
+    pub fn stopped_at(&self) -> Option<String> {
+        self.records.iter().find(|record| !record.ok).map(|record| record.step.clone())
+    }
+
     /// The first command that failed, in words.
     pub fn failure(&self) -> Option<String> {
         let record = self.records.iter().find(|record| !record.ok)?;
         let last = record.output.trim().lines().last().unwrap_or("nothing");
         Some(format!(
-            "step `{}` (line {}) failed on {}: {}; it said: {last}",
-            record.step, record.line, record.place, record.ended
+            "step `{}` ({}:{}) failed on {}: {}; it said: {last}",
+            record.step, record.file, record.line, record.place, record.ended
         ))
     }
 
@@ -58,8 +69,9 @@ impl Transcript {
             .iter()
             .map(|record| {
                 format!(
-                    "## {} (line {}) on {}: {}, {:.1} s\n{}\n",
+                    "## {} ({}:{}) on {}: {}, {:.1} s\n{}\n",
                     record.step,
+                    record.file,
                     record.line,
                     record.place,
                     record.ended,
@@ -71,33 +83,72 @@ impl Transcript {
     }
 }
 
-/// Runs a runbook until its end or its first failing command.
+/// Runs runbooks one after the other until the end or the first failing command, in a work folder that is made anew: a backup
+/// that another procedure left must not help this one.
 ///
 /// # Errors
 /// The lab's: a node's container is gone, the engine does not answer. A command that fails is no error but part of the
 /// transcript.
-pub async fn run(runbook: &Runbook, lab: &Lab, step: &Step) -> Result<Transcript, LabError> {
+pub async fn run(runbooks: &[&Runbook], lab: &Lab, step: &Step) -> Result<Transcript, LabError> {
+    let dir = work_folder(lab)?;
     let mut transcript = Transcript::default();
-    for part in &runbook.steps {
-        for block in &part.blocks {
-            step.waiting(format!("{} ({}:{})", part.title, runbook.file, block.line));
-            let env = variables(lab).await;
-            let records = match block.on {
-                Place::Workstation => vec![on_workstation(lab, block, &env).await?],
-                place => on_nodes(&nodes(lab, place), block, &env).await?,
-            };
-            let ok = records.iter().all(|record| record.ok);
-            transcript.records.extend(records.into_iter().map(|record| Record { step: part.title.clone(), ..record }));
-            if !ok {
-                return Ok(transcript);
+    for runbook in runbooks {
+        for part in &runbook.steps {
+            for block in &part.blocks {
+                step.waiting(format!("{} ({}:{})", part.title, runbook.file, block.line));
+                let env = variables(lab).await?;
+                let records = match block.on {
+                    Place::Workstation => vec![on_workstation(lab, &dir, block, &env).await?],
+                    place => on_nodes(&nodes(lab, place), block, &env).await?,
+                };
+                let ok = records.iter().all(|record| record.ok);
+                let named = records.into_iter().map(|record| Record {
+                    file: runbook.file.clone(),
+                    step: part.title.clone(),
+                    ..record
+                });
+                transcript.records.extend(named);
+                if !ok {
+                    return Ok(transcript);
+                }
             }
         }
     }
     Ok(transcript)
 }
 
-/// What every command finds in its environment, looked up anew for each block.
-async fn variables(lab: &Lab) -> Vec<(String, String)> {
+/// Runs runbooks that must not fail, because the lab depends on them.
+///
+/// # Errors
+/// The lab's, and a command that fails.
+pub async fn must(runbooks: &[&Runbook], lab: &Lab, step: &Step) -> Result<(), LabError> {
+    match run(runbooks, lab, step).await?.failure() {
+        None => Ok(()),
+        Some(failure) => Err(LabError::NotInOrder(failure)),
+    }
+}
+
+/// An empty folder with the values that Harbor was installed with, and the images as their build machine has them.
+fn work_folder(lab: &Lab) -> Result<PathBuf, LabError> {
+    let dir = lab.dir.join("work");
+    let wrong = |doing| {
+        let path = dir.clone();
+        move |source| LabError::File { doing, path, source }
+    };
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(wrong("remove"))?;
+    }
+    std::fs::create_dir_all(&dir).map_err(wrong("make"))?;
+    std::fs::copy(lab.dir.join("values.yaml"), dir.join("values.yaml")).map_err(wrong("copy values.yaml into"))?;
+    for folder in [lab.images(), lab.backup()] {
+        let name = folder.file_name().unwrap_or_default().to_owned();
+        std::os::unix::fs::symlink(&folder, dir.join(name)).map_err(wrong("link a folder into"))?;
+    }
+    Ok(dir)
+}
+
+/// What every command finds in its environment, looked up anew for each block: pods change their names.
+async fn variables(lab: &Lab) -> Result<Vec<(String, String)>, LabError> {
     let harbor = &lab.harbor;
     let workers: Vec<&str> =
         lab.nodes.iter().filter(|node| !node.control_plane).map(|node| node.name.as_str()).collect();
@@ -106,17 +157,26 @@ async fn variables(lab: &Lab) -> Vec<(String, String)> {
         ("HARBOR_URL", harbor.url()),
         ("HARBOR_NAMESPACE", harbor.namespace.clone()),
         ("HARBOR_RELEASE", harbor.release.clone()),
-        ("HARBOR_ADMIN_PASSWORD", harbor.admin_password.clone()),
+        ("HARBOR_CHART", lab.chart.display().to_string()),
+        ("HARBOR_ADMIN_PASSWORD", harbor.accounts.admin.secret.clone()),
         ("WORKERS", workers.join(" ")),
     ];
     if let Some(gpu) = nodes(lab, Place::GpuNode).first() {
         variables.push(("GPU_NODE", gpu.name.clone()));
     }
+    let placement = Placement::take(lab).await?;
+    for (name, component) in [("HARBOR_REGISTRY_POD", "registry"), ("HARBOR_DATABASE_POD", "database")] {
+        // One that runs, where an old and a new one are there.
+        let pods = placement.pods.iter().filter(|pod| pod.component == component);
+        if let Some(pod) = pods.max_by_key(|pod| (pod.ready, !pod.node.is_empty())) {
+            variables.push((name, pod.name.clone()));
+        }
+    }
     // While Harbor is uninstalled there is no authority to name.
     if let Ok(ca) = harbor.ca(&lab.client).await {
         variables.push(("HARBOR_CA", ca));
     }
-    variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    Ok(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 fn nodes(lab: &Lab, place: Place) -> Vec<Node> {
@@ -129,11 +189,11 @@ fn nodes(lab: &Lab, place: Place) -> Vec<Node> {
     lab.nodes.iter().filter(wanted).cloned().collect()
 }
 
-async fn on_workstation(lab: &Lab, block: &Block, env: &[(String, String)]) -> Result<Record, LabError> {
+async fn on_workstation(lab: &Lab, dir: &Path, block: &Block, env: &[(String, String)]) -> Result<Record, LabError> {
     let path = std::env::var("PATH").unwrap_or_default();
     let cmd = Cmd::new("bash")
         .args(["-euo", "pipefail", "-c", &block.script])
-        .dir(&lab.dir)
+        .dir(dir)
         .env("PATH", format!("{}:{path}", lab.tools.display()))
         .limit(block.timeout);
     let cmd = lab.env().iter().chain(env).fold(cmd, |cmd, (name, value)| cmd.env(name, value));
@@ -168,6 +228,7 @@ fn stopped(after: std::time::Duration) -> String {
 
 fn record(block: &Block, place: &str, started: Instant, ok: bool, ended: String, output: String) -> Record {
     Record {
+        file: String::new(),
         step: String::new(),
         line: block.line,
         place: place.to_owned(),

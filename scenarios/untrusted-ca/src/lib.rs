@@ -5,17 +5,16 @@
 
 use futures::{FutureExt, future::BoxFuture};
 use harness::{
-    harbor::seed::SeedImage,
     lab::{
         Lab, LabError,
         certs::{self, NodeTrust},
         cluster, node,
     },
-    observe::{pods::PullObservation, pull, symptom::Judgement},
-    run::{
-        events::Step,
-        runner::{Observation, Scenario},
+    observe::{
+        Observation, pull,
+        symptom::{Judgement, first_of},
     },
+    run::{events::Step, judge::Known, runner::Scenario},
     scenario::{ScenarioSpec, SpecError},
 };
 
@@ -23,15 +22,6 @@ use harness::{
 pub struct UntrustedCa {
     spec: ScenarioSpec,
 }
-
-/// The procedures, as Markdown beside the fixtures.
-const RUNBOOKS: [(&str, &str); 5] = [
-    ("no-op", include_str!("../../../fixtures/runbooks/untrusted-ca/no-op.md")),
-    ("redeploy-pods", include_str!("../../../fixtures/runbooks/untrusted-ca/redeploy-pods.md")),
-    ("restart-kubelet", include_str!("../../../fixtures/runbooks/untrusted-ca/restart-kubelet.md")),
-    ("one-node-only", include_str!("../../../fixtures/runbooks/untrusted-ca/one-node-only.md")),
-    ("documented", include_str!("../../../fixtures/runbooks/untrusted-ca/documented.md")),
-];
 
 impl UntrustedCa {
     /// The scenario, with its cells as `scenario.toml` has them.
@@ -47,10 +37,6 @@ impl UntrustedCa {
 impl Scenario for UntrustedCa {
     fn spec(&self) -> &ScenarioSpec {
         &self.spec
-    }
-
-    fn runbook(&self, procedure: &str) -> Option<&'static str> {
-        RUNBOOKS.iter().find(|(name, _)| *name == procedure).map(|(_, text)| *text)
     }
 
     /// Every node trusts Harbor's authority, in every way there is.
@@ -85,19 +71,20 @@ impl Scenario for UntrustedCa {
     fn observe<'a>(
         &'a self,
         lab: &'a Lab,
-        image: &'a SeedImage,
+        _variant: &'a str,
         step: &'a Step,
     ) -> BoxFuture<'a, Result<Observation, LabError>> {
         async move {
-            pull::clear(lab, step, image).await?;
             // Harbor itself is in order throughout this scenario. Its pods are not Ready for some seconds after a procedure
             // restarts their kubelet, and a pull that meets that would wait out a back-off.
             cluster::wait_for_harbor(lab, step).await?;
-            let mut pulls = pull::everywhere(lab, step, image, |pull| pull.says(UNKNOWN_AUTHORITY)).await?;
-            let name = lab.harbor.image(&image.repository, &image.tag);
+            let mut pulls = pull::everywhere(lab, step, |pull| pull.says(UNKNOWN_AUTHORITY)).await?;
+            let primary = lab.seed.primary().name();
+            let name = format!("{}/{primary}", lab.harbor.host);
             // The pod tells the kubelet's side; the node's containerd is asked itself.
             let asked = futures::future::try_join_all(pulls.iter().map(|pull| async {
-                match lab.nodes.iter().find(|node| node.name == pull.node && pull.failed()) {
+                let asks = pull.failed() && pull.image == primary;
+                match lab.nodes.iter().find(|node| asks && node.name == pull.node) {
                     Some(node) => pull::ask_containerd(node, &name).await.map(Some),
                     None => Ok(None),
                 }
@@ -106,20 +93,20 @@ impl Scenario for UntrustedCa {
             for (pull, answer) in pulls.iter_mut().zip(asked) {
                 pull.containerd = answer;
             }
-            Ok(pulls)
+            Ok(Observation { pulls, ..Observation::default() })
         }
         .boxed()
     }
 
-    fn symptom(&self, nodes: &[String], seen: &[PullObservation]) -> Judgement {
-        unknown_authority(nodes, seen)
+    fn symptom(&self, _variant: &str, known: &Known, seen: &Observation) -> Judgement {
+        unknown_authority(known, seen)
     }
 }
 
 /// containerd reads the system store at its first TLS check: it must have made one before the certificate comes.
 async fn store_not_reloaded(lab: &Lab, ca: &str) -> Result<(), LabError> {
     certs::apply(&lab.nodes, &NodeTrust::default()).await?;
-    let image = lab.harbor.image("library/any", "any");
+    let image = format!("{}/library/any:any", lab.harbor.host);
     futures::future::try_join_all(lab.nodes.iter().map(|node| pull::ask_containerd(node, &image))).await?;
     node::on_each(&lab.nodes, |_| certs::system_store_script(ca)).await?;
     Ok(())
@@ -144,44 +131,41 @@ async fn rotate(lab: &Lab, step: &Step) -> Result<(), LabError> {
 /// The words of Go's x509 package, the same in every Kubernetes and containerd release so far.
 const UNKNOWN_AUTHORITY: &str = "x509: certificate signed by unknown authority";
 
-/// Whether on every node the pod failed to pull for an unknown authority, and the node's containerd says the same.
-pub fn unknown_authority(nodes: &[String], seen: &[PullObservation]) -> Judgement {
+/// Whether on every node the pod failed to pull every image for an unknown authority, and the node's containerd, asked for the
+/// image under test, says the same.
+pub fn unknown_authority(known: &Known, seen: &Observation) -> Judgement {
+    let pod = unknown_authority_in_pods(known, seen);
+    if !pod.holds() {
+        return pod;
+    }
     let mut wrong = Vec::new();
-    for node in nodes {
-        let Some(pull) = seen.iter().find(|pull| &pull.node == node) else {
-            wrong.push(format!("{node}: no pod ran there"));
-            continue;
-        };
-        let pod_says = pull.says(UNKNOWN_AUTHORITY);
-        let node_says = pull.containerd.as_deref().is_some_and(|answer| answer.contains(UNKNOWN_AUTHORITY));
-        match (pull.failed(), pod_says, node_says) {
-            (true, true, true) => {}
-            (true, true, false) => wrong.push(format!(
-                "{node}: the pod fails for an unknown authority, but containerd says: {}",
-                pull.containerd.as_deref().unwrap_or("nothing")
-            )),
-            _ => wrong.push(pull.words()),
+    for pull in seen.pulls.iter().filter(|pull| pull.image == known.primary) {
+        let answer = pull.containerd.as_deref();
+        if !answer.is_some_and(|answer| answer.contains(UNKNOWN_AUTHORITY)) {
+            let answer = answer.unwrap_or("nothing");
+            wrong.push(format!("{}: the pod fails for an unknown authority, but containerd says: {answer}", pull.node));
         }
     }
-    if nodes.is_empty() {
-        return Judgement::DoesNot("there is no node to look at".to_owned());
-    }
-    if wrong.is_empty() {
-        return Judgement::Holds(format!("{UNKNOWN_AUTHORITY} on {}", nodes.join(", ")));
-    }
-    Judgement::DoesNot(wrong.join("; "))
+    if wrong.is_empty() { pod } else { Judgement::DoesNot(first_of(&wrong)) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cell_has_a_runbook_that_can_be_read() {
-        let scenario = UntrustedCa::new().unwrap();
-        for cell in scenario.spec().cells() {
-            let text = scenario.runbook(&cell.procedure).unwrap_or_else(|| panic!("{} has no runbook", cell.path()));
-            harness::runbook::parse::parse(&cell.procedure, text).unwrap();
+/// Whether on every node the pod failed to pull every image for an unknown authority.
+pub fn unknown_authority_in_pods(known: &Known, seen: &Observation) -> Judgement {
+    let mut wrong = Vec::new();
+    for node in &known.nodes {
+        for image in known.images.keys() {
+            match seen.pulls.iter().find(|pull| &pull.node == node && &pull.image == image) {
+                Some(pull) if pull.failed() && pull.says(UNKNOWN_AUTHORITY) => {}
+                Some(pull) => wrong.push(pull.words()),
+                None => wrong.push(format!("{node}: no pod with {image} ran there")),
+            }
         }
     }
+    if known.nodes.is_empty() || known.images.is_empty() {
+        return Judgement::DoesNot("there is no node to look at, or nothing to pull".to_owned());
+    }
+    if wrong.is_empty() {
+        return Judgement::Holds(format!("{UNKNOWN_AUTHORITY} on {}", known.nodes.join(", ")));
+    }
+    Judgement::DoesNot(first_of(&wrong))
 }

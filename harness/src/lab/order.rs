@@ -1,0 +1,158 @@
+//! Bringing a lab in order before a variant: Harbor as it was when the lab was made. Damage is undone in place where it can
+//! be, by a new installation where it cannot, and the inventory says when it is done.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{Api, Resource, runtime::watcher};
+use serde::de::DeserializeOwned;
+
+use super::{Lab, LabError, certs, cluster};
+use crate::{
+    harbor::{fill, inventory::Inventory},
+    observe::{placement::Placement, watch},
+    run::{events::Step, poll::Look},
+};
+
+/// How nodes and volumes are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Harbor's volumes anywhere; the gpu node has its taint.
+    Anywhere,
+    /// Harbor's volumes on the gpu node, which has no taint.
+    OnGpuNode,
+}
+
+/// The node with the taint, as the kind configuration names it.
+pub const GPU_NODE: &str = "worker2-gpu";
+/// Its taint.
+pub const GPU_TAINT: &str = "gpu=true:NoSchedule";
+/// Where Harbor's state lies: registry, jobservice, database, Redis.
+const CLAIMS: usize = 4;
+const GONE: Duration = Duration::from_secs(120);
+
+/// Brings the lab in order.
+///
+/// # Errors
+/// The cluster refuses, or Harbor does not hold what it should even after a new installation.
+pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError> {
+    set_nodes(lab, order).await?;
+    if let Some(amiss) = amiss_in_place(lab, order, step).await? {
+        step.events().note(format!("installing Harbor anew: {amiss}"));
+        reinstall(lab, order, step).await?;
+        fill_again(lab).await?;
+        if let Some(losses) = losses(lab).await {
+            return Err(LabError::NotInOrder(format!("Harbor, just installed and filled: {losses}")));
+        }
+    }
+    certs::trust_renewed(lab).await
+}
+
+/// Puts the taint on the gpu node.
+pub async fn taint(lab: &Lab) -> Result<(), LabError> {
+    lab.kubectl().args(["taint", "node", GPU_NODE, GPU_TAINT, "--overwrite"]).run().await?;
+    Ok(())
+}
+
+async fn set_nodes(lab: &Lab, order: Order) -> Result<(), LabError> {
+    lab.kubectl().args(["uncordon"]).args(lab.node_names()).run().await?;
+    match order {
+        Order::Anywhere => taint(lab).await,
+        Order::OnGpuNode => untaint(lab).await,
+    }
+}
+
+async fn untaint(lab: &Lab) -> Result<(), LabError> {
+    let tainted = Placement::take(lab).await?.nodes.get(GPU_NODE).is_some_and(|taints| !taints.is_empty());
+    if tainted {
+        lab.kubectl().args(["taint", "node", GPU_NODE, &format!("{GPU_TAINT}-")]).run().await?;
+    }
+    Ok(())
+}
+
+/// Why Harbor cannot stay as it is; nothing when it holds what it should, if need be after it was filled again.
+async fn amiss_in_place(lab: &Lab, order: Order, step: &Step) -> Result<Option<String>, LabError> {
+    let placement = Placement::take(lab).await?;
+    let bound = placement.volumes.values().filter(|volume| !volume.nodes.is_empty()).count();
+    if bound != CLAIMS {
+        return Ok(Some(format!("{bound} of {CLAIMS} claims are bound")));
+    }
+    let elsewhere = |node: &String| order == Order::OnGpuNode && node != GPU_NODE;
+    if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| volume.nodes.iter().any(elsewhere)) {
+        return Ok(Some(format!("{claim} is not on {GPU_NODE}")));
+    }
+    if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| !volume.provisioned) {
+        return Ok(Some(format!("the volume of {claim} was made by hand")));
+    }
+    if let Some(volume) = placement.released.first() {
+        return Ok(Some(format!("the volume {volume} is left without a claim")));
+    }
+    if order == Order::Anywhere && !placement.volumes_on_tainted_nodes().is_empty() {
+        return Ok(Some("a volume is on a node that takes no new pods".to_owned()));
+    }
+    if let Err(error) = cluster::wait_for_harbor(lab, step).await {
+        return Ok(Some(error.to_string()));
+    }
+    if losses(lab).await.is_none() {
+        return Ok(None);
+    }
+    empty_registry_cache(lab).await?;
+    if let Err(error) = fill_again(lab).await {
+        return Ok(Some(error.to_string()));
+    }
+    Ok(losses(lab).await)
+}
+
+async fn losses(lab: &Lab) -> Option<String> {
+    lab.reference.diff(&Inventory::take(lab).await).losses()
+}
+
+async fn fill_again(lab: &Lab) -> Result<(), LabError> {
+    let ca = lab.harbor.ca(&lab.client).await?;
+    Ok(fill::fill(&lab.harbor, &ca, &lab.seed).await?)
+}
+
+/// With a cache that believes in lost blobs a push uploads nothing.
+async fn empty_registry_cache(lab: &Lab) -> Result<(), LabError> {
+    let redis = format!("{}-redis-0", lab.harbor.release);
+    let exec = lab.kubectl().args(["exec", "-n", &lab.harbor.namespace, &redis, "--"]);
+    exec.args(["redis-cli", "-n", "2", "flushdb"]).run().await?;
+    Ok(())
+}
+
+async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError> {
+    let namespace = lab.harbor.namespace.as_str();
+    lab.helm().args(["uninstall", &lab.harbor.release, "-n", namespace, "--ignore-not-found"]).run().await?;
+    // What procedures made beside the release goes with it.
+    let kinds = ["pods,jobs,persistentvolumeclaims,secrets", "--all", "--wait=false"];
+    lab.kubectl().args(["delete", "-n", namespace]).args(kinds).run().await?;
+    lab.kubectl().args(["delete", "persistentvolumes", "--all", "--wait=false"]).run().await?;
+    gone(step, "Harbor's pods to go", Api::<Pod>::namespaced(lab.client.clone(), namespace)).await?;
+    let claims = Api::<PersistentVolumeClaim>::namespaced(lab.client.clone(), namespace);
+    gone(step, "Harbor's claims to go", claims).await?;
+    gone(step, "the volumes to go", Api::<PersistentVolume>::all(lab.client.clone())).await?;
+    let others: Vec<String> = match order {
+        Order::Anywhere => Vec::new(),
+        Order::OnGpuNode => lab.node_names().into_iter().filter(|node| node != GPU_NODE).collect(),
+    };
+    if !others.is_empty() {
+        lab.kubectl().arg("cordon").args(&others).run().await?;
+    }
+    cluster::install_harbor(lab, step).await?;
+    if !others.is_empty() {
+        lab.kubectl().arg("uncordon").args(&others).run().await?;
+    }
+    cluster::wait_for_harbor(lab, step).await
+}
+
+async fn gone<K>(step: &Step, what: &str, api: Api<K>) -> Result<(), LabError>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watch::until(step, what, GONE, api, watcher::Config::default(), |left| {
+        let names: Vec<&str> = left.keys().map(String::as_str).collect();
+        Ok(if names.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", names.join(", "))) })
+    })
+    .await?;
+    Ok(())
+}
