@@ -173,3 +173,42 @@ impl Worker {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn every_cell_of_every_scenario_is_known_with_its_expectation() {
+        let (scenarios, _) = scenarios().unwrap();
+        let cells = scenarios.iter().flat_map(|scenario| scenario.spec().cells());
+        let lines: Vec<String> = cells
+            .map(|cell| {
+                let expected = cell.expected.map(|expected| expected.to_string()).unwrap_or_default();
+                let stops = cell.stops_at.as_ref().map(|at| format!(", stops at `{at}`")).unwrap_or_default();
+                format!("{} ({}): {expected}{stops}", cell.path(), cell.role)
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn every_block_of_every_runbook_and_fault_is_shell() {
+        let root = crate::root();
+        let mut blocks = 0;
+        for folder in ["runbooks", "faults"] {
+            let library = Library::read(&root, &root.join("fixtures").join(folder)).unwrap();
+            for runbook in library.iter() {
+                for block in runbook.steps.iter().flat_map(|step| &step.blocks) {
+                    let parsed = Command::new("bash").args(["-n", "-c", &block.script]).output().unwrap();
+                    let said = String::from_utf8_lossy(&parsed.stderr);
+                    assert!(parsed.status.success(), "{}:{}: {said}", runbook.file, block.line);
+                    blocks += 1;
+                }
+            }
+        }
+        assert!(blocks > 0);
+    }
+}

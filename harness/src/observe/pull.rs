@@ -33,7 +33,8 @@ use crate::{
 pub const APP: &str = "app";
 /// How long a pull may take before it counts as not coming.
 const PULL: Duration = Duration::from_secs(60);
-const GONE: Duration = Duration::from_secs(60);
+/// A pull that hangs because Harbor's pods were replaced under it is given up after a minute, and its pod goes no sooner.
+const GONE: Duration = Duration::from_secs(150);
 
 /// The secret that pods pull private images with.
 const PULL_SECRET: &str = "robot";

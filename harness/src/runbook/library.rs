@@ -69,6 +69,11 @@ impl Library {
         Ok(Self { runbooks })
     }
 
+    /// All runbooks, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Runbook> {
+        self.runbooks.values()
+    }
+
     /// A runbook by its name.
     ///
     /// # Errors
