@@ -4,6 +4,7 @@ pub mod api;
 pub mod drift;
 pub mod fill;
 pub mod inventory;
+pub mod layout;
 pub mod registry;
 pub mod seed;
 

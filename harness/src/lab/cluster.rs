@@ -13,7 +13,7 @@ use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, tool_env};
 use crate::{
     cmd::Cmd,
-    harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, seed::Seed},
+    harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
     observe::watch,
     run::{
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
@@ -105,7 +105,7 @@ pub async fn create(
             let lab_ref = &lab;
             events.step("install storage", |_| install_storage(lab_ref, parts)).await?;
             let images = lab.images();
-            fill::lay_out(&lab.seed, &images).map_err(|source| LabError::File {
+            layout::lay_out(&lab.seed, &images).map_err(|source| LabError::File {
                 doing: "lay",
                 path: images,
                 source,
