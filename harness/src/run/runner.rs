@@ -28,6 +28,11 @@ pub trait Scenario: Send + Sync {
     /// Breaks a lab that is in order.
     fn fault<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>>;
 
+    /// Whether the fault leaves the same lab whatever a procedure did before it: then nothing needs to be put in order first.
+    fn fault_is_absolute(&self) -> bool {
+        false
+    }
+
     /// Looks at the lab: a real pull of every image on every node, and what else the symptom is judged on.
     fn observe<'a>(
         &'a self,
@@ -191,7 +196,9 @@ impl Story<'_> {
         events: &Events,
     ) -> Result<(Verdict, String, Option<String>), LabError> {
         if matches!(state, State::Unknown) {
-            events.step("put in order again", |step| async move { self.in_order(&step).await }).await?;
+            if !self.scenario.fault_is_absolute() {
+                events.step("put in order again", |step| async move { self.in_order(&step).await }).await?;
+            }
             *state = State::Whole;
         }
         if matches!(state, State::Whole) {

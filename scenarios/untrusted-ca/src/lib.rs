@@ -68,6 +68,11 @@ impl Scenario for UntrustedCa {
         .boxed()
     }
 
+    /// It says of every node what it trusts, and of Harbor which authority it has.
+    fn fault_is_absolute(&self) -> bool {
+        true
+    }
+
     fn observe<'a>(
         &'a self,
         lab: &'a Lab,
