@@ -41,7 +41,7 @@ pub trait Scenario: Send + Sync {
         step: &'a Step,
     ) -> BoxFuture<'a, Result<Observation, LabError>>;
 
-    /// Whether the variant's failure shows on every one of `nodes`.
+    /// Whether the variant's failure shows, on every node of the lab that is `known`.
     fn symptom(&self, variant: &str, known: &Known, seen: &Observation) -> Judgement;
 
     /// Whether the failure's cause is gone too, where pulls and inventory alone do not tell.
