@@ -75,6 +75,8 @@ fn the_second_signal_exits_at_once_and_names_gc() {
     let (mut process, mut lines, pid) = start();
     kill_process(pid, Signal::TERM).unwrap();
     read_until(&mut lines, "cleaning");
+    // `wait` closes the input that it still holds, and the clean-up would end by itself.
+    let _input = process.stdin.take();
     kill_process(pid, Signal::INT).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(i32::from(INTERRUPTED)));
     let mut said = String::new();
