@@ -2,6 +2,7 @@
 
 pub mod cmd;
 pub mod harbor;
+mod hash;
 pub mod lab;
 pub mod nearest;
 pub mod observe;

@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, TryLockError},
     future::Future,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    hash,
     paths::Paths,
     run::{
         events::{Events, Step},
@@ -407,18 +407,7 @@ fn write_manifest(dir: &Path, artifact: &str, key: &str) -> Result<(), StoreErro
 }
 
 fn facts(path: &Path) -> std::io::Result<FileFacts> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut size = 0;
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut chunk)?;
-        if read == 0 {
-            return Ok(FileFacts { size, sha256: hex::encode(hash.finalize()) });
-        }
-        size += read as u64;
-        hash.update(&chunk[..read]);
-    }
+    hash::of_file(path).map(|(size, sha256)| FileFacts { size, sha256 })
 }
 
 /// All files under `root` with their paths relative to it, in order. A file is under itself, by its own name.

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::{EngineError, caps::Bounding, create_dir, net::Net, oci_runtime, probe, programs, tail};
 use crate::{
+    hash,
     paths::Paths,
     run::{
         events::{Events, Step},
@@ -437,8 +438,8 @@ fn install_runtime(layout: &Layout, program: Option<&Path>) -> Result<PathBuf, E
         // Unlike its path, this link leads to the running program also when a build has replaced it.
         None => PathBuf::from("/proc/self/exe"),
     };
-    let bytes = std::fs::read(&program).map_err(io_error("read", &program))?;
-    let hash = hex::encode(&Sha256::digest(&bytes)[..8]);
+    let wanted = hash::of_file(&program).map_err(io_error("read", &program))?;
+    let hash = wanted.1[..16].to_owned();
     let dir = layout.bin().join(&hash);
     let path = dir.join(oci_runtime::NAME);
     // Those of earlier programs: no engine runs now.
@@ -447,13 +448,13 @@ fn install_runtime(layout: &Layout, program: Option<&Path>) -> Result<PathBuf, E
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+    if hash::of_file(&path).is_ok_and(|there| there == wanted) {
         return Ok(path);
     }
     create_dir(&dir)?;
     let write = || -> io::Result<()> {
         let temp = tempfile::NamedTempFile::new_in(&dir)?;
-        std::fs::write(temp.path(), &bytes)?;
+        std::fs::copy(&program, temp.path())?;
         temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
         temp.persist(&path)?;
         Ok(())
