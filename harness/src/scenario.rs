@@ -120,6 +120,13 @@ pub struct CellResult {
     pub stopped_at: Option<String>,
 }
 
+impl CellResult {
+    /// Whether it is the result of this cell.
+    pub fn is_of(&self, plan: &CellPlan) -> bool {
+        (&self.scenario, &self.variant, &self.procedure) == (&plan.scenario, &plan.variant, &plan.procedure)
+    }
+}
+
 impl CellPlan {
     /// `scenario/variant/procedure`.
     pub fn path(&self) -> String {

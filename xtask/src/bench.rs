@@ -42,13 +42,13 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
     let setup = Setup::read(&args.lab)?;
     let (events, receiver) = Events::channel();
     let collector = std::thread::spawn(move || collect(&receiver));
-    let session = Session::new(setup, events.clone(), 1);
+    let session = Session::new(setup, events.clone());
     let work = {
         let (session, events) = (session.clone(), events.clone());
         async move {
             for run in 1..=args.runs {
                 eprintln!("lab {run} of {}", args.runs);
-                let wish = LabWish { id: session::new_id(), port: None };
+                let wish = LabWish { id: session::new_id(), port: None, at_once: 1 };
                 let (lab, _) = session.lab(&wish).await?;
                 let results = Arc::new(Mutex::new(Vec::new()));
                 if !cells.is_empty() {

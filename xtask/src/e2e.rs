@@ -10,6 +10,7 @@ use std::{
 use clap::Args;
 use futures::future::join_all;
 use harness::{
+    lab::preflight,
     report::{ReportOptions, Reporter, TerminalMode, evidence::Evidence},
     run::{
         events::{EventKind, Events},
@@ -33,9 +34,9 @@ pub struct E2eArgs {
     /// Only the documented and recommended repairs and the no-op control
     #[arg(long)]
     quick: bool,
-    /// Run so many labs side by side, each with variants of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
-    jobs: u8,
+    /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    jobs: Option<u8>,
     /// What stays of the lab
     #[arg(long, value_enum, default_value_t = Keep::Never)]
     keep: Keep,
@@ -79,8 +80,8 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let results = Arc::new(Mutex::new(Vec::new()));
     let groups: VecDeque<Vec<CellPlan>> =
         cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)).map(<[_]>::to_vec).collect();
-    let labs = usize::from(args.jobs).min(groups.len());
-    let first = Session::new(setup, events.clone(), labs);
+    let labs = args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len());
+    let first = Session::new(setup, events.clone());
     let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();
     let reach = Arc::new(Mutex::new(Vec::new()));
     let worker = Worker {
@@ -91,6 +92,8 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
         evidence: Arc::new(evidence),
         results: results.clone(),
         reach: reach.clone(),
+        keep_broken: !matches!(args.keep, Keep::Never),
+        at_once: labs,
     };
     let work = {
         let sessions = sessions.clone();
@@ -144,33 +147,73 @@ struct Worker {
     evidence: Arc<Evidence>,
     results: Arc<Mutex<Vec<CellResult>>>,
     reach: Arc<Mutex<Vec<String>>>,
+    /// Whether a lab that breaks stays for its user to look at.
+    keep_broken: bool,
+    /// How many labs begin at once.
+    at_once: usize,
 }
 
+/// So many labs that break one after the other without any verdict are no accident.
+const IN_VAIN: usize = 2;
+
 impl Worker {
-    /// Makes a lab and tells variants in it until none is left or the lab breaks.
+    /// Makes a lab and tells variants in it until none is left. A lab that breaks ends with what it was at; the rest goes on
+    /// in a new one.
     async fn work(&self, session: &Session, id: String) -> Result<(), Failure> {
-        let result = self.tell(session, id).await;
-        if result.is_err() {
+        let (mut broke, mut in_vain, mut at_once) = (Ok(()), 0, self.at_once);
+        for number in 1.. {
+            if self.left().is_empty() {
+                break;
+            }
+            let id = if number == 1 { id.clone() } else { format!("{id}-r{number}") };
+            let told = self.tell(session, id, at_once).await;
+            at_once = 1;
+            let Err((failure, verdicts)) = told else { break };
             session.gather(&self.evidence).await;
+            in_vain = if verdicts == 0 { in_vain + 1 } else { 0 };
+            broke = Err(failure);
+            if self.keep_broken || in_vain == IN_VAIN {
+                break;
+            }
+            session.remove_lab().await?;
         }
-        result
+        broke
     }
 
-    async fn tell(&self, session: &Session, id: String) -> Result<(), Failure> {
-        let (lab, facts) = session.lab(&LabWish { id, port: None }).await?;
+    /// Tells variants in one lab. When the lab breaks, the cells that have no result go back to what is left; the number is
+    /// that of the verdicts that were reached in it.
+    async fn tell(&self, session: &Session, id: String, at_once: usize) -> Result<(), (Failure, usize)> {
+        let wish = LabWish { id, port: None, at_once };
+        let (lab, facts) = session.lab(&wish).await.map_err(|failure| (failure, 0))?;
         session::hide_secrets(&lab, &self.evidence);
         if let Ok(mut reach) = self.reach.lock() {
             reach.push(session::how_to_reach(&lab, &facts));
         }
-        while let Some(cells) = self.next() {
+        let mut verdicts = 0;
+        loop {
+            let Some(cells) = self.left().pop_front() else { return Ok(()) };
             let Self { scenarios, library, events, evidence, results, .. } = self;
-            runner::run(&lab, scenarios, library, &cells, events, evidence, results).await.map_err(Failure::lab)?;
+            let ran = runner::run(&lab, scenarios, library, &cells, events, evidence, results).await;
+            let open = self.without_result(&cells);
+            verdicts += cells.len() - open.len();
+            if let Err(error) = ran {
+                // The one that broke the lab has a result too.
+                verdicts = verdicts.saturating_sub(1);
+                if !open.is_empty() {
+                    self.left().push_front(open);
+                }
+                return Err((Failure::lab(error), verdicts));
+            }
         }
-        Ok(())
     }
 
-    fn next(&self) -> Option<Vec<CellPlan>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    fn without_result(&self, cells: &[CellPlan]) -> Vec<CellPlan> {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.iter().filter(|cell| !results.iter().any(|result| result.is_of(cell))).cloned().collect()
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, VecDeque<Vec<CellPlan>>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

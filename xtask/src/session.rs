@@ -33,7 +33,7 @@ pub struct Setup {
     pub paths: Paths,
     pub pins: Pins,
     pub source: SourceChoice,
-    provision: bool,
+    pub provision: bool,
 }
 
 impl Setup {
@@ -66,8 +66,6 @@ pub struct Session {
     setup: Setup,
     events: Events,
     held: Arc<Mutex<Held>>,
-    /// How many labs there will be at once.
-    labs: usize,
 }
 
 #[derive(Default)]
@@ -82,12 +80,14 @@ pub struct LabWish {
     pub id: String,
     /// A port of 127.0.0.1 that leads to Harbor.
     pub port: Option<u16>,
+    /// How many labs are made at once, this one among them.
+    pub at_once: usize,
 }
 
 impl Session {
-    /// A session that has started nothing yet, one of `labs` that make a lab each.
-    pub fn new(setup: Setup, events: Events, labs: usize) -> Self {
-        Self { setup, events, held: Arc::default(), labs }
+    /// A session that has started nothing yet.
+    pub fn new(setup: Setup, events: Events) -> Self {
+        Self { setup, events, held: Arc::default() }
     }
 
     /// A session for another lab on the same engine. The last one that ends leaves it.
@@ -128,13 +128,13 @@ impl Session {
             cold: !setup.paths.artifacts().exists(),
             ports: wish.port.into_iter().collect(),
             cluster: Some(wish.id.clone()),
-            labs: self.labs,
+            labs: wish.at_once,
         };
         if setup.provision
-            && let Some(raised) = preflight::raise_inotify_instances(self.labs).map_err(|error| {
+            && let Some(raised) = preflight::raise_inotify_instances(wish.at_once).map_err(|error| {
                 Failure::input(anyhow::anyhow!(
                     "raise the limit of inotify instances for {} lab(s): {error}",
-                    self.labs
+                    wish.at_once
                 ))
             })?
         {

@@ -29,7 +29,7 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
     let (events, receiver) = Events::channel();
     let reporter =
         Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
-    let session = Session::new(setup.clone(), events.clone(), 1);
+    let session = Session::new(setup.clone(), events.clone());
     let work = {
         let (session, events) = (session.clone(), events.clone());
         async move {

@@ -37,12 +37,12 @@ pub async fn up(args: UpArgs) -> Result<u8, Failure> {
     let (events, receiver) = Events::channel();
     let reporter =
         Reporter::start(receiver, ReportOptions { dir: None, terminal: TerminalMode::Auto }).map_err(Failure::input)?;
-    let session = Session::new(setup, events.clone(), 1);
+    let session = Session::new(setup, events.clone());
     let reach = Arc::new(Mutex::new(None));
     let work = {
         let (session, reach) = (session.clone(), reach.clone());
         async move {
-            let (lab, facts) = session.lab(&LabWish { id: args.name, port: args.port }).await?;
+            let (lab, facts) = session.lab(&LabWish { id: args.name, port: args.port, at_once: 1 }).await?;
             if let Ok(mut reach) = reach.lock() {
                 *reach = Some(session::how_to_reach(&lab, &facts));
             }

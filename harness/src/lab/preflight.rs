@@ -95,6 +95,35 @@ pub struct Wanted {
     pub labs: usize,
 }
 
+/// Labs of one run at once, at most: more wait for the disk.
+const MOST_LABS: u64 = 4;
+
+/// How many labs fit this machine side by side, one for each core as far as memory goes, and as far as inotify instances go
+/// unless their limit `may_rise`. At least one: whether that fits is for [`checks`] to say.
+pub fn labs_that_fit(may_rise: bool) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_memory(&text));
+    let free = match read_number(MAX_INSTANCES) {
+        Some(limit) if !may_rise => Some(limit.saturating_sub(instances_in_use(Path::new("/proc")))),
+        _ => None,
+    };
+    fit(cores, available, free)
+}
+
+/// `cores` processors, bytes of memory and inotify instances; what is not known does not limit.
+fn fit(cores: u64, memory: Option<u64>, instances: Option<u64>) -> usize {
+    let memory = memory.map_or(MOST_LABS, |memory| memory / MEMORY);
+    let instances = instances.map_or(MOST_LABS, |instances| instances / INOTIFY_INSTANCES);
+    let labs = cores.min(memory).min(instances).clamp(1, MOST_LABS);
+    usize::try_from(labs).unwrap_or(1)
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn available_memory(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
 /// Makes all checks. Without an engine those that need one are left out: its own check says why.
 pub async fn checks(engine: Result<&Engine, &EngineError>, paths: &Paths, wanted: &Wanted) -> Vec<Check> {
     let mut checks = vec![judge_engine(engine)];
@@ -202,11 +231,7 @@ fn judge_disk(name: &str, path: &Path, free: io::Result<u64>, need: u64) -> Chec
 fn judge_memory(meminfo: io::Result<String>, labs: u64) -> Check {
     let need = MEMORY * labs;
     const NAME: &str = "available memory";
-    let available = meminfo.map(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
-    match available {
+    match meminfo.map(|text| available_memory(&text)) {
         Ok(Some(free)) if free >= need => Check::ok(NAME, gib(free)),
         Ok(Some(free)) => Check::not(
             Outcome::Fail,
@@ -376,6 +401,21 @@ mod tests {
         #[case] expected: Outcome,
     ) {
         assert_eq!(judge_inotify(&Instances { limit, used, labs }, watches).outcome, expected);
+    }
+
+    #[rstest]
+    #[case::one_per_core(2, Some(24 * GIB), Some(1024), 2)]
+    #[case::memory(8, Some(7 * GIB), Some(1024), 2)]
+    #[case::instances(2, Some(24 * GIB), Some(128), 1)]
+    #[case::never_none(1, Some(GIB), Some(0), 1)]
+    #[case::never_too_many(64, None, None, 4)]
+    fn labs_fit(
+        #[case] cores: u64,
+        #[case] memory: Option<u64>,
+        #[case] instances: Option<u64>,
+        #[case] expected: usize,
+    ) {
+        assert_eq!(fit(cores, memory, instances), expected);
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Record {
     /// Every planned cell in the plan's order, those that did not run as skipped; then cells that nobody planned.
     pub fn cells(&self) -> Vec<CellResult> {
         let planned = self.planned.iter().map(|plan| {
-            let result = self.results.iter().find(|cell| same(cell, &plan.scenario, &plan.variant, &plan.procedure));
+            let result = self.results.iter().find(|cell| cell.is_of(plan));
             result.cloned().unwrap_or_else(|| plan.result(Verdict::Skipped, 0.0, NOT_RUN))
         });
         let unplanned = self.results.iter().filter(|cell| self.plan(cell).is_none());
@@ -124,7 +124,7 @@ impl Record {
 
     /// What was planned for a cell.
     pub fn plan(&self, cell: &CellResult) -> Option<&CellPlan> {
-        self.planned.iter().find(|plan| same(cell, &plan.scenario, &plan.variant, &plan.procedure))
+        self.planned.iter().find(|plan| cell.is_of(plan))
     }
 
     /// How many cells went how.
