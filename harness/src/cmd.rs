@@ -65,6 +65,7 @@ pub struct Cmd {
     program: PathBuf,
     args: Vec<String>,
     env: Vec<(String, Option<String>)>,
+    clear_env: bool,
     dir: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
     limit: Duration,
@@ -77,6 +78,7 @@ impl Cmd {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: Vec::new(),
+            clear_env: false,
             dir: None,
             stdin: None,
             limit: Duration::from_secs(600),
@@ -100,6 +102,13 @@ impl Cmd {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.to_owned(), Some(value.as_ref().to_string_lossy().into_owned())));
+        self
+    }
+
+    /// Gives it no variable of this process but `PATH`; those that are set for it stay.
+    #[must_use]
+    pub fn clear_env(mut self) -> Self {
+        self.clear_env = true;
         self
     }
 
@@ -164,6 +173,9 @@ impl Cmd {
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
+        if self.clear_env {
+            command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        }
         for (name, value) in &self.env {
             match value {
                 Some(value) => command.env(name, value),
@@ -173,8 +185,8 @@ impl Cmd {
         let mut child = command.spawn().map_err(|source| CmdError::Start { line: self.line(), source })?;
         let _group = child.id().map(GroupGuard);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let mut kept_out = Vec::new();
-        let mut kept_err = Vec::new();
+        let mut kept_out = Bounded::default();
+        let mut kept_err = Bounded::default();
         let work = async {
             let feed = async {
                 if let (Some(mut pipe), Some(bytes)) = (stdin, &self.stdin) {
@@ -188,45 +200,67 @@ impl Cmd {
         match tokio::time::timeout(self.limit, work).await {
             Ok(status) => Ok(Output {
                 status: status.map_err(|source| CmdError::Start { line: self.line(), source })?,
-                stdout: text(&kept_out),
-                stderr: text(&kept_err),
+                stdout: kept_out.text(),
+                stderr: kept_err.text(),
             }),
             Err(_) => Err(CmdError::TimedOut {
                 line: self.line(),
                 after: self.limit,
-                said: said(&text(&kept_out), &text(&kept_err)),
+                said: said(&kept_out.text(), &kept_err.text()),
             }),
         }
     }
 }
 
 /// Ends a process group when dropped. For a group that has ended the signal finds nobody.
-struct GroupGuard(u32);
+pub(crate) struct GroupGuard(pub(crate) u32);
+
+impl GroupGuard {
+    /// Whether a process of the group lives.
+    pub(crate) fn lives(&self) -> bool {
+        self.pid().is_some_and(|pid| rustix::process::test_kill_process_group(pid).is_ok())
+    }
+
+    fn pid(&self) -> Option<rustix::process::Pid> {
+        i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw)
+    }
+}
 
 impl Drop for GroupGuard {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0).ok().and_then(rustix::process::Pid::from_raw) {
+        if let Some(pid) = self.pid() {
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
     }
 }
 
-async fn collect(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
-    let Some(mut pipe) = pipe else { return };
-    let mut chunk = vec![0; 16 * 1024];
-    while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
-        kept.extend_from_slice(&chunk[..read]);
-        if kept.len() > KEPT * 2 {
-            let tail = kept.split_off(kept.len() - KEPT / 2);
-            kept.truncate(KEPT / 2);
-            kept.extend_from_slice(b"\n[...]\n");
-            kept.extend_from_slice(&tail);
+/// The beginning and the end of what a command prints.
+#[derive(Debug, Default)]
+pub(crate) struct Bounded(Vec<u8>);
+
+impl Bounded {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        if self.0.len() > KEPT * 2 {
+            let tail = self.0.split_off(self.0.len() - KEPT / 2);
+            self.0.truncate(KEPT / 2);
+            self.0.extend_from_slice(b"\n[...]\n");
+            self.0.extend_from_slice(&tail);
         }
+    }
+
+    /// As text, bytes that are no UTF-8 replaced.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0).into_owned()
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+async fn collect(pipe: Option<impl AsyncRead + Unpin>, kept: &mut Bounded) {
+    let Some(mut pipe) = pipe else { return };
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
+        kept.add(&chunk[..read]);
+    }
 }
 
 /// The last lines of what a command said, standard error first choice.

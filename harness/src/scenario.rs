@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::{
-    runbook::library::{Library, LibraryError},
+    runbook::{
+        derive::Part,
+        library::{Library, LibraryError},
+        lint::Finding,
+    },
     strict::{self, TomlError},
 };
 
@@ -80,7 +84,7 @@ pub struct CellPlan {
     pub procedure: String,
     /// What the procedure is.
     pub role: Role,
-    /// What the verdict is known to be; a runbook that someone brings has none.
+    /// What the verdict is known to be; of a runbook that someone brings nothing is known.
     pub expected: Option<Verdict>,
     /// Why it is expected.
     pub why: Option<String>,
@@ -91,6 +95,9 @@ pub struct CellPlan {
     /// for another reason proves nothing.
     #[serde(default)]
     pub stops_at: Option<String>,
+    /// What was done to a runbook that someone brings, where it is not run as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 /// One variant with one procedure, as it went.
@@ -108,8 +115,8 @@ pub struct CellResult {
     pub verdict: Verdict,
     /// What the verdict is known to be.
     pub expected: Option<Verdict>,
-    /// Whether the verdict is the expected one. A cell without an expectation is as expected unless it was skipped or the
-    /// lab broke.
+    /// Whether the verdict is the expected one. A runbook that someone brings is expected to heal, unless a step was left out of
+    /// it.
     pub as_expected: bool,
     /// How long the cell took, in seconds.
     pub seconds: f64,
@@ -118,6 +125,40 @@ pub struct CellResult {
     /// The step at which the procedure failed; none where it ran to its end or did not run.
     #[serde(default)]
     pub stopped_at: Option<String>,
+    /// What is told of a runbook that someone brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+}
+
+/// How a runbook that someone brings went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drill {
+    /// Each block in each place where it ran.
+    pub steps: Vec<DrillStep>,
+    /// From the moment at which the symptom was seen to the first pull of the image under test on the last node, in seconds;
+    /// none where it does not pull everywhere.
+    pub recovery_seconds: Option<f64>,
+    /// What its reader should know.
+    pub findings: Vec<Finding>,
+}
+
+/// How one block went in one place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillStep {
+    /// The step's heading.
+    pub step: String,
+    /// The runbook's file.
+    pub file: String,
+    /// The line of the block in its file.
+    pub line: usize,
+    /// `workstation`, or the node.
+    pub place: String,
+    /// How it ended.
+    pub ended: String,
+    /// Whether it ended as meant.
+    pub ok: bool,
+    /// How long it took, in seconds.
+    pub seconds: f64,
 }
 
 impl CellResult {
@@ -156,7 +197,12 @@ impl CellPlan {
                 false
             }
             Some(expected) => verdict == expected,
-            None => !matches!(verdict, Verdict::LabBroken | Verdict::Skipped),
+            // Which step is needed is a question: no answer to it is a failure.
+            None if matches!(self.part, Some(Part::Without(_))) => {
+                !matches!(verdict, Verdict::LabBroken | Verdict::Skipped)
+            }
+            // Who brings a runbook wants it to heal.
+            None => verdict == Verdict::Healed,
         };
         CellResult {
             scenario: self.scenario.clone(),
@@ -169,6 +215,7 @@ impl CellPlan {
             seconds,
             reason,
             stopped_at,
+            drill: None,
         }
     }
 }
@@ -280,6 +327,7 @@ impl ScenarioSpec {
                     expected: Some(cell.expected.into_inner()),
                     why: cell.why,
                     stops_at: cell.stops_at,
+                    part: None,
                 });
             }
             variants.push(VariantSpec { name: variant.name.into_inner(), summary: variant.summary, cells });

@@ -121,6 +121,7 @@ mod tests {
             why: None,
             runbooks: Vec::new(),
             stops_at: None,
+            part: None,
         }
     }
 

@@ -7,11 +7,14 @@ use std::{
 
 use clap::Args;
 use harness::{
+    cmd::Cmd,
+    lab::Lab,
     report::evidence::Evidence,
     run::{
         events::{Event, EventKind, Events, StepId},
         runner,
     },
+    runbook::{self, parse::parse, places::LabPlaces},
     scenario::CellPlan,
     selection,
 };
@@ -58,6 +61,7 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
                         .await
                         .map_err(Failure::lab)?;
                 }
+                run_blocks(&lab, &events).await?;
                 drop(lab);
                 session.remove_lab().await?;
             }
@@ -71,6 +75,35 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
     outcome.and(cleaned)?;
     print(&phases, args.runs);
     Ok(exit::AS_EXPECTED)
+}
+
+/// How many blocks are run to measure one, and how large a runbook is read, in bytes.
+const BLOCKS: usize = 20;
+const READ: usize = 1_000_000;
+
+/// Reads a large runbook, and runs blocks that do nothing beside the same commands without Drydock.
+async fn run_blocks(lab: &Lab, events: &Events) -> Result<(), Failure> {
+    let block =
+        "## A step of some length\n\nProse about it.\n\n```sh timeout=2m\nkubectl get pods -n harbor > pods\n```\n\n";
+    let large = block.repeat(READ / block.len());
+    events
+        .step(format!("read a runbook of {} kB", large.len() / 1000), |_| async { parse("large.md", &large) })
+        .await
+        .map_err(Failure::lab)?;
+    let nothing = parse("nothing.md", "## Nothing\n```sh\ntrue\n```\n").map_err(Failure::lab)?;
+    let places = LabPlaces::new(lab).map_err(Failure::lab)?;
+    for _ in 0..BLOCKS {
+        events
+            .step("run `true` as a runbook's block", |step| {
+                let (nothing, places) = (&nothing, &places);
+                async move { runbook::run::run(&[nothing], places, &step).await }
+            })
+            .await
+            .map_err(Failure::lab)?;
+        let plain = Cmd::new("bash").args(["-euo", "pipefail", "-c", "true"]);
+        events.step("run `true` by bash alone", |_| async { plain.run().await }).await.map_err(Failure::lab)?;
+    }
+    Ok(())
 }
 
 /// Each phase's name with its parents' and its times in seconds, in the order in which phases first ended.

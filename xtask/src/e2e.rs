@@ -17,13 +17,14 @@ use harness::{
         runner::{self, Scenario},
     },
     runbook::library::Library,
-    scenario::{CellPlan, CellResult},
+    scenario::{CellPlan, CellResult, Role, ScenarioSpec},
     selection,
 };
 
 use crate::{
     Keep, LabArgs,
     exit::{self, Failure},
+    runbook::{self, Wish},
     session::{self, LabWish, Session, Setup},
 };
 
@@ -32,8 +33,17 @@ pub struct E2eArgs {
     /// SCENARIO, SCENARIO/VARIANT or SCENARIO/VARIANT/PROCEDURE; all when none is given
     selection: Vec<String>,
     /// Only the documented and recommended repairs and the no-op control
-    #[arg(long)]
+    #[arg(long, conflicts_with = "runbook")]
     quick: bool,
+    /// Run this procedure, a Markdown file, instead of the scenarios' own; exit code 1 when it does not heal
+    #[arg(long, value_name = "FILE")]
+    runbook: Option<PathBuf>,
+    /// Run the runbook also without each of its steps, in a lab of its own each time: which are needed?
+    #[arg(long, requires = "runbook")]
+    ablate: bool,
+    /// End the runbook also after each of its steps and run it again from its start: does it converge?
+    #[arg(long, requires = "runbook")]
+    interrupt: bool,
     /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: Option<u8>,
@@ -64,9 +74,18 @@ pub fn scenarios() -> Result<(Vec<Box<dyn Scenario>>, Library), Failure> {
 }
 
 pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
-    let (scenarios, library) = scenarios()?;
-    let known: Vec<CellPlan> = scenarios.iter().flat_map(|scenario| scenario.spec().cells()).collect();
-    let cells = selection::select(&known, &args.selection, args.quick).map_err(Failure::input)?;
+    let (scenarios, mut library) = scenarios()?;
+    let specs: Vec<&ScenarioSpec> = scenarios.iter().map(|scenario| scenario.spec()).collect();
+    let cells = match &args.runbook {
+        Some(file) => {
+            let wish = Wish { file, ablate: args.ablate, interrupt: args.interrupt };
+            runbook::cells(&wish, &args.selection, &specs, &mut library)?
+        }
+        None => {
+            let known: Vec<CellPlan> = specs.iter().flat_map(|spec| spec.cells()).collect();
+            selection::select(&known, &args.selection, args.quick).map_err(Failure::input)?
+        }
+    };
     let setup = Setup::read(&args.lab)?;
     let id = session::new_id();
 
@@ -78,8 +97,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let begun = Instant::now();
 
     let results = Arc::new(Mutex::new(Vec::new()));
-    let groups: VecDeque<Vec<CellPlan>> =
-        cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)).map(<[_]>::to_vec).collect();
+    // What a runbook of somebody's does to a lab is not known, so each of its runs has a lab of its own.
+    let together =
+        |a: &CellPlan, b: &CellPlan| (&a.scenario, &a.variant) == (&b.scenario, &b.variant) && a.role != Role::Yours;
+    let groups: VecDeque<Vec<CellPlan>> = cells.chunk_by(together).map(<[_]>::to_vec).collect();
     let labs = args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len());
     let first = Session::new(setup, events.clone());
     let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();
@@ -157,7 +178,7 @@ struct Worker {
 const IN_VAIN: usize = 2;
 
 impl Worker {
-    /// Makes a lab and tells variants in it until none is left. A lab that breaks ends with what it was at; the rest goes on
+    /// Makes labs and tells variants in them until none is left. A lab that breaks ends with what it was at; the rest goes on
     /// in a new one.
     async fn work(&self, session: &Session, id: String) -> Result<(), Failure> {
         let (mut broke, mut in_vain, mut at_once) = (Ok(()), 0, self.at_once);
@@ -168,7 +189,15 @@ impl Worker {
             let id = if number == 1 { id.clone() } else { format!("{id}-r{number}") };
             let told = self.tell(session, id, at_once).await;
             at_once = 1;
-            let Err((failure, verdicts)) = told else { break };
+            let Err((failure, verdicts)) = told else {
+                if self.keep_broken && self.went_wrong() {
+                    break;
+                }
+                if !self.left().is_empty() {
+                    session.remove_lab().await?;
+                }
+                continue;
+            };
             session.gather(&self.evidence).await;
             in_vain = if verdicts == 0 { in_vain + 1 } else { 0 };
             broke = Err(failure);
@@ -180,7 +209,7 @@ impl Worker {
         broke
     }
 
-    /// Tells variants in one lab. When the lab breaks, the cells that have no result go back to what is left; the number is
+    /// Tells variants in one lab, until none is left or the lab is spent. When the lab breaks, the cells that have no result go back to what is left; the number is
     /// that of the verdicts that were reached in it.
     async fn tell(&self, session: &Session, id: String, at_once: usize) -> Result<(), (Failure, usize)> {
         let wish = LabWish { id, port: None, at_once };
@@ -204,7 +233,15 @@ impl Worker {
                 }
                 return Err((Failure::lab(error), verdicts));
             }
+            if cells.iter().any(|cell| cell.role == Role::Yours) {
+                return Ok(());
+            }
         }
+    }
+
+    fn went_wrong(&self) -> bool {
+        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.iter().any(|result| !result.as_expected)
     }
 
     fn without_result(&self, cells: &[CellPlan]) -> Vec<CellPlan> {

@@ -5,6 +5,7 @@ mod doctor;
 mod e2e;
 mod exit;
 mod gc;
+mod runbook;
 mod session;
 mod test;
 mod up;
@@ -35,6 +36,9 @@ enum Command {
     Gc(gc::GcArgs),
     /// Look whether this machine can run a lab
     Doctor(doctor::DoctorArgs),
+    /// Look at a runbook without a lab
+    #[command(subcommand)]
+    Runbook(runbook::RunbookCommand),
     /// Measure the phases of a run
     Bench(bench::BenchArgs),
 }
@@ -108,6 +112,7 @@ fn main() -> ExitCode {
             Command::Down(args) => up::down(args).await,
             Command::Gc(args) => gc::gc(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
+            Command::Runbook(command) => runbook::runbook(&command),
             Command::Bench(args) => bench::bench(args).await,
         }
     });

@@ -66,6 +66,8 @@ pub struct Session {
     setup: Setup,
     events: Events,
     held: Arc<Mutex<Held>>,
+    /// Prepared once: all labs of a run are made of the same parts.
+    prepared: Arc<tokio::sync::OnceCell<(SourceKind, Prepared)>>,
 }
 
 #[derive(Default)]
@@ -87,7 +89,7 @@ pub struct LabWish {
 impl Session {
     /// A session that has started nothing yet.
     pub fn new(setup: Setup, events: Events) -> Self {
-        Self { setup, events, held: Arc::default() }
+        Self { setup, events, held: Arc::default(), prepared: Arc::default() }
     }
 
     /// A session for another lab on the same engine. The last one that ends leaves it.
@@ -110,7 +112,7 @@ impl Session {
     }
 
     /// Tools and images, fetched or built where missing.
-    pub async fn prepare(&self, engine: &Engine) -> Result<(SourceKind, Prepared), Failure> {
+    async fn prepare(&self, engine: &Engine) -> Result<(SourceKind, Prepared), Failure> {
         let setup = &self.setup;
         let chosen = source::choose(setup.source, &setup.pins).await;
         self.events.note(format!("source: {}, because {}", chosen.kind, chosen.why));
@@ -145,7 +147,7 @@ impl Session {
             self.events.note(format!("warning: {check}"));
         }
         preflight::refuse_on_failure(&checks).map_err(Failure::input)?;
-        let (kind, prepared) = self.prepare(&engine).await?;
+        let (kind, prepared) = self.prepared.get_or_try_init(|| self.prepare(&engine)).await?.clone();
         let dir = self.begin(&engine, &wish.id, &[Thing::Cluster { name: wish.id.clone() }])?;
         let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
         cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)

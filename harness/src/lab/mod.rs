@@ -19,6 +19,16 @@ use crate::{
 };
 use node::{Node, NodeError};
 
+/// In a lab's folder: the kubeconfig.
+pub const KUBECONFIG: &str = "kubeconfig";
+/// The images as their build machine has them: OCI layouts, and a list of them.
+pub const IMAGES: &str = "images";
+/// What a nightly job would have left: there from a fault on that takes it away.
+pub const BACKUP: &str = "backup";
+
+/// Where a procedure's commands run.
+pub const WORK: &str = "work";
+
 /// A lab that is up.
 #[derive(Clone)]
 pub struct Lab {
@@ -110,17 +120,22 @@ impl LabError {
 impl Lab {
     /// The lab's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("kubeconfig")
+        self.dir.join(KUBECONFIG)
     }
 
-    /// The images as their build machine has them: OCI layouts, and a list of them.
+    /// The folder of [`IMAGES`].
     pub fn images(&self) -> PathBuf {
-        self.dir.join("images")
+        self.dir.join(IMAGES)
     }
 
-    /// What a nightly job would have left: there from a fault on that takes it away.
+    /// The folder of [`BACKUP`].
     pub fn backup(&self) -> PathBuf {
-        self.dir.join("backup")
+        self.dir.join(BACKUP)
+    }
+
+    /// Where a procedure's commands run.
+    pub fn work(&self) -> PathBuf {
+        self.dir.join(WORK)
     }
 
     /// The names of all nodes, control plane first.
@@ -139,22 +154,18 @@ impl Lab {
     }
 
     fn tool(&self, name: &str) -> Cmd {
-        let cmd = Cmd::new(self.tools.join(name)).dir(&self.dir).limit(Duration::from_secs(300));
-        self.env().into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
-    }
-
-    /// The variables that make the tools reach this lab and nothing else.
-    pub fn env(&self) -> Vec<(String, String)> {
-        tool_env(&self.dir)
+        // Variables of the user's, such as HELM_KUBEAPISERVER, lead elsewhere.
+        let cmd = Cmd::new(self.tools.join(name)).dir(&self.dir).limit(Duration::from_secs(300)).clear_env();
+        tool_env(&self.dir).into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
     }
 }
 
-/// The variables for the tools of the lab in `dir`.
+/// The variables that make the tools reach the lab in `dir` and nothing else.
 pub fn tool_env(dir: &std::path::Path) -> Vec<(String, String)> {
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
     [
         ("HOME", dir.to_string_lossy().into_owned()),
-        ("KUBECONFIG", path("kubeconfig")),
+        ("KUBECONFIG", path(KUBECONFIG)),
         // crane's logins.
         ("DOCKER_CONFIG", path("docker")),
         ("HELM_CACHE_HOME", path("helm/cache")),

@@ -187,6 +187,23 @@ impl Placement {
             .collect()
     }
 
+    /// What of Harbor does not stand as it should, in words; nothing when all does.
+    pub fn amiss(&self) -> Option<String> {
+        let pods =
+            self.pods.iter().filter(|pod| !pod.ready).map(|pod| match (&pod.scheduler_says, pod.node.as_str()) {
+                (Some(says), "") => format!("{} had no node ({says})", pod.name),
+                (None, "") => format!("{} had no node", pod.name),
+                (_, node) => format!("{} on {node} was not Ready", pod.name),
+            });
+        let claims = self.volumes.iter().filter(|(_, volume)| volume.nodes.is_empty());
+        let claims = claims.map(|(claim, _)| format!("the claim {claim} had no volume"));
+        let mut words: Vec<String> = pods.chain(claims).collect();
+        if self.pods.is_empty() {
+            words.push("Harbor had no pods".to_owned());
+        }
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
     /// The first words of the scheduler's on a stranded pod.
     pub fn scheduler_says(&self) -> Option<&str> {
         self.stranded().first().and_then(|pod| pod.scheduler_says.as_deref())

@@ -1,5 +1,6 @@
 //! What can be seen of a pod that pulls an image. Plain data, so that it can be recorded and judged without a cluster.
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct PullObservation {
     /// What the node's containerd answered when it was asked itself; absent where nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containerd: Option<String>,
+    /// When the pull was first seen done; absent where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<DateTime<Utc>>,
 }
 
 impl PullObservation {
@@ -55,6 +59,7 @@ impl PullObservation {
                     unschedulable: unschedulable.clone(),
                     events: Vec::new(),
                     containerd: None,
+                    done: ran.then(Utc::now),
                 }
             })
             .collect()

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::pods::{PullObservation, short};
 
+/// The words of Go's x509 package, the same in every Kubernetes and containerd release so far.
+pub const UNKNOWN_AUTHORITY: &str = "x509: certificate signed by unknown authority";
+
 /// What a look at an observation says, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {

@@ -58,6 +58,11 @@ impl Evidence {
         self.redactor.lock().unwrap_or_else(PoisonError::into_inner).add(secret);
     }
 
+    /// `text` without the secrets that are known by now.
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
+    }
+
     /// Where one phase's evidence goes: `evidence/<scenario>/<variant>/<phase>/`.
     pub fn phase(&self, scenario: &str, variant: &str, phase: &str) -> Phase {
         let folder: PathBuf = [EVIDENCE, &file_name(scenario), &file_name(variant), &file_name(phase)].iter().collect();
@@ -81,7 +86,7 @@ impl Phase {
     pub fn text(&self, step: &Step, name: &str, text: &str) -> Result<(), EvidenceError> {
         let Some(dir) = &self.evidence.dir else { return Ok(()) };
         // Secrets first: half a key would not be known for one.
-        let text = self.evidence.redactor.lock().unwrap_or_else(PoisonError::into_inner).redact(text);
+        let text = self.evidence.redact(text);
         let relative = self.folder.join(file_name(name));
         write(&dir.join(&relative), &bounded(&text, LIMIT))?;
         let path = relative.to_string_lossy().into_owned();

@@ -27,6 +27,7 @@ pub fn plan(path: &str, role: Role, expected: Option<Verdict>, why: Option<&str>
         why: why.map(str::to_owned),
         runbooks: Vec::new(),
         stops_at: None,
+        part: None,
     }
 }
 

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::record::Record;
 use crate::{
     run::events::HarborFacts,
-    scenario::{CellResult, Role, Verdict},
+    runbook::derive::Part,
+    scenario::{CellResult, Drill, Role, Verdict},
 };
 
 #[derive(Debug, Serialize)]
@@ -31,6 +32,12 @@ struct Cell<'a> {
     as_expected: bool,
     seconds: f64,
     reason: &'a str,
+    /// Of a runbook that someone brings: its steps, the time to recovery, findings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<&'a Drill>,
+    /// Which step of it was left out, or after which it was interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'a Part>,
 }
 
 /// The text of `report.json`.
@@ -48,12 +55,12 @@ pub fn json(record: &Record) -> serde_json::Result<String> {
         containerd: lab.map(|lab| lab.containerd.as_str()),
         harbor: lab.map(|lab| &lab.harbor),
         seconds: rounded(record.seconds()),
-        cells: cells.iter().map(cell).collect(),
+        cells: cells.iter().map(|one| cell(one, record)).collect(),
     };
     Ok(serde_json::to_string_pretty(&report)? + "\n")
 }
 
-fn cell(cell: &CellResult) -> Cell<'_> {
+fn cell<'a>(cell: &'a CellResult, record: &'a Record) -> Cell<'a> {
     Cell {
         scenario: &cell.scenario,
         variant: &cell.variant,
@@ -64,6 +71,8 @@ fn cell(cell: &CellResult) -> Cell<'_> {
         as_expected: cell.as_expected,
         seconds: rounded(cell.seconds),
         reason: &cell.reason,
+        drill: cell.drill.as_ref(),
+        part: record.plan(cell).and_then(|plan| plan.part.as_ref()),
     }
 }
 

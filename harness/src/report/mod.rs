@@ -7,6 +7,7 @@
 //! | `junit.xml` | the same for CI |
 //! | `evidence/<scenario>/<variant>/<phase>/` | what was seen, per phase |
 
+mod drill;
 pub mod evidence;
 mod json;
 mod junit;

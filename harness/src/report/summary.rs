@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    drill,
     record::{NOT_RUN, Record},
     text::{Paint, exact, human, lines, one_line, path, verdict, wrap},
 };
@@ -30,6 +31,8 @@ pub fn summary(record: &Record, dir: Option<&Path>, look: Look) -> String {
     let mut out = String::new();
     let cells = record.cells();
     table(&mut out, record, &cells, look);
+    let with_plans: Vec<_> = cells.iter().map(|cell| (cell.clone(), record.plan(cell).cloned())).collect();
+    out += &drill::tables(&with_plans);
     if !cells.is_empty() {
         out += &format!("\n{}\n\n", record.counts());
     }
@@ -76,6 +79,9 @@ fn table(out: &mut String, record: &Record, cells: &[CellResult], look: Look) {
         );
         if let Some(words) = words(record, cell) {
             indented(out, &words, look);
+        }
+        for line in cell.drill.iter().flat_map(|drill| drill::lines(drill, look.paint)) {
+            *out += &format!("{INDENT}{line}\n");
         }
     }
 }
@@ -156,8 +162,17 @@ fn failure(out: &mut String, record: &Record, cells: &[CellResult], dir: Option<
         (None, _) => *out += "to keep evidence: run again with --report DIR\n",
     }
     if let Some(cell) = ran_badly {
-        *out += &format!("again, by itself: cargo xtask e2e {} --keep on-failure\n", quote(&path(cell)));
+        *out += &format!("again, by itself: cargo xtask e2e {} --keep on-failure\n", selected(cell));
     }
+}
+
+/// What selects this cell on the command line.
+fn selected(cell: &CellResult) -> String {
+    if cell.role != Role::Yours {
+        return quote(&path(cell));
+    }
+    let file = cell.drill.iter().flat_map(|drill| &drill.steps).map(|step| step.file.as_str()).next().unwrap_or("FILE");
+    format!("{} --runbook {}", quote(&format!("{}/{}", cell.scenario, cell.variant)), quote(file))
 }
 
 #[cfg(test)]

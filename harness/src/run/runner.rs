@@ -2,6 +2,7 @@
 
 use std::{sync::Mutex, time::Instant};
 
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
 use super::{
@@ -11,10 +12,10 @@ use super::{
 use crate::{
     harbor::inventory::Inventory,
     lab::{Lab, LabError, diagnose},
-    observe::{Observation, pull, symptom::Judgement},
+    observe::{Observation, placement::Placement, pull, symptom::Judgement},
     report::evidence::{Evidence, EvidenceError, Phase},
-    runbook::{self, library::Library, run::Transcript},
-    scenario::{CellPlan, CellResult, ScenarioSpec, Verdict},
+    runbook::{self, Runbook, library::Library, lint::Finding, transcript::Transcript},
+    scenario::{CellPlan, CellResult, Drill, DrillStep, Role, ScenarioSpec, Verdict},
 };
 
 /// One documented failure.
@@ -98,6 +99,14 @@ fn since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
+/// What came of a cell.
+struct Judged {
+    verdict: Verdict,
+    reason: String,
+    stopped_at: Option<String>,
+    drill: Option<Drill>,
+}
+
 /// How the lab stands before a cell.
 enum State {
     /// In order.
@@ -127,8 +136,9 @@ impl Story<'_> {
         for cell in cells {
             let begun = Instant::now();
             match self.cell(cell, &before, &mut state, events).await {
-                Ok((verdict, reason, stopped_at)) => {
-                    let result = cell.result_of(verdict, since(begun), reason, stopped_at);
+                Ok(judged) => {
+                    let Judged { verdict, reason, stopped_at, drill } = judged;
+                    let result = CellResult { drill, ..cell.result_of(verdict, since(begun), reason, stopped_at) };
                     let unexpected = !result.as_expected;
                     self.finish(events, result);
                     if unexpected {
@@ -155,7 +165,9 @@ impl Story<'_> {
         let _ = gathered.await;
     }
 
-    fn finish(&self, events: &Events, result: CellResult) {
+    fn finish(&self, events: &Events, mut result: CellResult) {
+        // A command's last words may be in it.
+        result.reason = self.evidence.redact(&result.reason);
         if let Ok(mut results) = self.results.lock() {
             results.push(result.clone());
         }
@@ -194,7 +206,7 @@ impl Story<'_> {
         before: &Inventory,
         state: &mut State,
         events: &Events,
-    ) -> Result<(Verdict, String, Option<String>), LabError> {
+    ) -> Result<Judged, LabError> {
         if matches!(state, State::Unknown) {
             if !self.scenario.fault_is_absolute() {
                 events.step("put in order again", |step| async move { self.in_order(&step).await }).await?;
@@ -205,24 +217,20 @@ impl Story<'_> {
             *state = State::Unknown;
             let (seen, symptom) = self.break_it(events).await?;
             if !symptom.holds() {
-                return Ok((Verdict::NotReproduced, symptom.words().to_owned(), None));
+                let reason = symptom.words().to_owned();
+                return Ok(Judged { verdict: Verdict::NotReproduced, reason, stopped_at: None, drill: None });
             }
             *state = State::Broken(Box::new(seen));
         }
-        let procedure = cell.procedure.as_str();
+        let broken_at = Utc::now();
         let broken = match std::mem::replace(state, State::Unknown) {
             State::Broken(seen) => seen,
             State::Whole | State::Unknown => Box::default(),
         };
         let runbooks = self.library.all(&cell.runbooks).map_err(|error| LabError::NotInOrder(error.to_string()))?;
-        let (verdict, reason, stopped_at, seen) = events
-            .step(format!("{} {procedure}", cell.role), |step| async move {
-                let transcript = runbook::run::run(&runbooks, self.lab, &step).await?;
-                let kept = self.phase(procedure).text(&step, "transcript.md", &transcript.text());
-                self.say_if_lost(&step, kept);
-                let seen = self.observe(procedure, &step).await?;
-                let (verdict, reason) = self.judge(&transcript, &seen, before, procedure, &step).await;
-                Ok::<_, LabError>((verdict, reason, transcript.stopped_at(), seen))
+        let (judged, seen) = events
+            .step(format!("{} {}", cell.role, cell.procedure), |step| async move {
+                self.procedure(cell, &runbooks, before, broken_at, &step).await
             })
             .await?;
         let still = self.scenario.symptom(self.variant, &self.known, &seen).holds();
@@ -230,10 +238,79 @@ impl Story<'_> {
             (Some(now), Some(then)) => now.says_the_same(then),
             _ => true,
         };
-        if still && same {
+        // What a runbook of somebody's has left behind is not known.
+        if still && same && cell.role != Role::Yours {
             *state = State::Broken(broken);
         }
-        Ok((verdict, reason, stopped_at))
+        Ok(judged)
+    }
+
+    /// Runs the cell's procedure on the broken lab, looks at what came of it, and judges.
+    async fn procedure(
+        &self,
+        cell: &CellPlan,
+        runbooks: &[&Runbook],
+        before: &Inventory,
+        broken_at: DateTime<Utc>,
+        step: &Step,
+    ) -> Result<(Judged, Observation), LabError> {
+        let procedure = cell.procedure.as_str();
+        let yours = cell.role == Role::Yours;
+        let transcript = runbook::run::in_lab(runbooks, self.lab, step).await?;
+        let kept = self.phase(procedure).text(step, "transcript.md", &transcript.text());
+        self.say_if_lost(step, kept);
+        // What a failed step has left is seen before anything else changes it.
+        let left = match transcript.failed() {
+            Some(_) if yours => {
+                self.gather(step.events(), &format!("{procedure}-failed")).await;
+                Placement::take(self.lab).await?.amiss()
+            }
+            _ => None,
+        };
+        let seen = self.observe(procedure, step).await?;
+        let (verdict, mut reason) = self.judge(&transcript, &seen, before, procedure, step).await;
+        if let Some(left) = left {
+            reason = format!("{reason}; when the step failed, {left}");
+        }
+        let drill = yours.then(|| self.drill(&transcript, runbooks, &seen, before, broken_at));
+        Ok((Judged { verdict, reason, stopped_at: transcript.stopped_at(), drill }, seen))
+    }
+
+    /// What is told of a runbook that someone brings.
+    fn drill(
+        &self,
+        transcript: &Transcript,
+        runbooks: &[&Runbook],
+        seen: &Observation,
+        before: &Inventory,
+        broken_at: DateTime<Utc>,
+    ) -> Drill {
+        let mut findings: Vec<Finding> = runbooks.iter().flat_map(|runbook| runbook::lint::lint(runbook)).collect();
+        findings.extend(runbook::findings::in_folder(&self.lab.work(), runbooks, before));
+        findings.extend(runbook::findings::of_trust(runbooks, seen, before));
+        findings.sort_by(|a, b| (&a.file, a.line, &a.what).cmp(&(&b.file, b.line, &b.what)));
+        findings.dedup();
+        let recovered = self.known.primary_pulled(seen).holds().then(|| {
+            let pulls = seen.pulls.iter().filter(|pull| pull.image == self.known.primary);
+            pulls.filter_map(|pull| pull.done).max()
+        });
+        Drill {
+            steps: transcript
+                .records
+                .iter()
+                .map(|record| DrillStep {
+                    step: record.step.clone(),
+                    file: record.file.clone(),
+                    line: record.line,
+                    place: record.place.clone(),
+                    ended: record.ended.clone(),
+                    ok: record.ok,
+                    seconds: record.seconds,
+                })
+                .collect(),
+            recovery_seconds: recovered.flatten().map(|at| (at - broken_at).as_seconds_f64()),
+            findings,
+        }
     }
 
     /// Makes the fault and looks for its symptom.

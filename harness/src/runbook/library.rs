@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Runbook,
-    parse::{RunbookError, parse},
+    parse::{RunbookError, parse_bytes},
 };
 use crate::nearest::{did_you_mean, list};
 
@@ -60,13 +60,18 @@ impl Library {
         let mut runbooks = BTreeMap::new();
         for folder in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
             for file in entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "md")) {
-                let text = std::fs::read_to_string(&file).map_err(io(&file))?;
+                let bytes = std::fs::read(&file).map_err(io(&file))?;
                 let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
                 let name = file.strip_prefix(dir).unwrap_or(&file).with_extension("").display().to_string();
-                runbooks.insert(name, parse(&shown, &text)?);
+                runbooks.insert(name, parse_bytes(&shown, &bytes)?);
             }
         }
         Ok(Self { runbooks })
+    }
+
+    /// Adds a runbook, in the place of an earlier one of this name.
+    pub fn add(&mut self, name: &str, runbook: Runbook) {
+        self.runbooks.insert(name.to_owned(), runbook);
     }
 
     /// All runbooks, in the order of their names.
@@ -132,8 +137,8 @@ mod tests {
     #[test]
     fn a_file_that_is_no_runbook_is_named_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "books/pv-drift/bad.md", "# T\n```sh\nls\n```\n");
+        write(dir.path(), "books/pv-drift/bad.md", "```sh\nls\n```\n");
         let error = Library::read(dir.path(), &dir.path().join("books")).unwrap_err().to_string();
-        assert!(error.starts_with("books/pv-drift/bad.md:2: "), "{error}");
+        assert!(error.starts_with("books/pv-drift/bad.md:1: "), "{error}");
     }
 }

@@ -2,15 +2,24 @@
 
 use std::time::Duration;
 
-use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag, TagEnd};
+use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
-use super::{Block, Place, Runbook, RunbookStep};
+use super::{BLOCK_LIMIT, Block, Place, RUNBOOK_LIMIT, Runbook, RunbookStep, Unmarked, front};
+use crate::nearest::did_you_mean;
 
-/// How long a block may take that does not say so itself.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// The largest file that is read, in bytes.
+pub const LARGEST: usize = 4 << 20;
+/// The longest block, in bytes: what bash is given as an argument must be shorter than 128 KiB.
+const LONGEST_BLOCK: usize = 100_000;
+/// The longest time that a block or a runbook may be given.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
+/// The languages whose blocks are run.
+const SHELLS: [&str; 4] = ["sh", "bash", "shell", "console"];
+/// How a time is written.
+pub(super) const DURATION: &str = "write seconds, minutes or hours such as 30s, 2m or 1h, 6h at most";
 
 /// What is wrong with a runbook.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {what}")]
 pub struct RunbookError {
     /// The file.
@@ -21,16 +30,45 @@ pub struct RunbookError {
     pub what: String,
 }
 
+/// Reads a runbook from the bytes of a file.
+///
+/// # Errors
+/// It is too large, no text, or no runbook: see [`parse`].
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Runbook, RunbookError> {
+    let wrong = |line, what: String| Err(RunbookError { file: file.to_owned(), line, what });
+    if bytes.len() > LARGEST {
+        let size = bytes.len();
+        return wrong(1, format!("the file has {size} bytes; a runbook has {LARGEST} at most"));
+    }
+    let line_at = |offset: usize| bytes[..offset].iter().filter(|byte| **byte == b'\n').count() + 1;
+    // Looked for twice: the first look is quick, and the second hardly ever made.
+    if bytes.contains(&0) {
+        let offset = bytes.iter().position(|byte| *byte == 0).unwrap_or_default();
+        return wrong(line_at(offset), "there is a NUL byte here; a runbook is Markdown, plain text in UTF-8".into());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(file, text),
+        Err(error) => wrong(line_at(error.valid_up_to()), "this is no UTF-8; save the file as UTF-8".into()),
+    }
+}
+
 /// Reads a runbook. A block in another language than `sh`, `bash`, `shell` or `console` is prose.
 ///
 /// # Errors
-/// An info string with an unknown word, and a command before the first step's heading.
+/// Front matter that is not of the form, an info string with an unknown word, a fence that is never closed, and a command
+/// before the first heading.
 pub fn parse(file: &str, text: &str) -> Result<Runbook, RunbookError> {
     let wrong = |line, what: String| RunbookError { file: file.to_owned(), line, what };
-    let mut runbook = Runbook { file: file.to_owned(), title: String::new(), steps: Vec::new() };
-    let mut heading: Option<(HeadingLevel, String)> = None;
-    let mut open: Option<Block> = None;
-    for (event, range) in Parser::new(text).into_offset_iter() {
+    // An editor's mark and line ends would become part of commands.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let unix = text.contains('\r').then(|| text.replace("\r\n", "\n"));
+    let text = unix.as_deref().unwrap_or(text);
+    let (front, begin) = front::read(file, text)?;
+    let mut lines = Lines { text, offset: 0, line: 1 };
+    let (mut heading, mut first, mut steps): (_, Option<String>, Vec<RunbookStep>) = (None, None, Vec::new());
+    let mut open: Option<Open> = None;
+    let mut unmarked = Vec::new();
+    for (event, range) in Parser::new_ext(&text[begin..], Options::empty()).into_offset_iter() {
         match event {
             Event::Start(Tag::Heading { level, .. }) => heading = Some((level, String::new())),
             Event::Text(words) | Event::Code(words) if heading.is_some() => {
@@ -38,102 +76,192 @@ pub fn parse(file: &str, text: &str) -> Result<Runbook, RunbookError> {
                     title.push_str(&words);
                 }
             }
-            Event::End(TagEnd::Heading(_)) => match heading.take() {
-                Some((HeadingLevel::H1, title)) => runbook.title = title,
-                Some((_, title)) => runbook.steps.push(RunbookStep { title, blocks: Vec::new() }),
-                None => {}
-            },
-            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
-                let line = text[..range.start].matches('\n').count() + 1;
-                open = block(&info, line).map_err(|what| wrong(line, what))?;
-            }
-            Event::Text(script) => {
-                if let Some(block) = &mut open {
-                    block.script.push_str(&script);
+            Event::End(TagEnd::Heading(_)) => {
+                if let Some((level, title)) = heading.take() {
+                    if level == HeadingLevel::H1 && first.is_none() {
+                        first = Some(title.clone());
+                    }
+                    steps.push(RunbookStep { title, blocks: Vec::new() });
                 }
             }
-            Event::End(TagEnd::CodeBlock) => {
-                if let Some(block) = open.take() {
-                    let line = block.line;
-                    let step = runbook.steps.last_mut().ok_or_else(|| {
-                        wrong(line, "commands before the first step; put a heading such as `## Step 1` above".into())
+            Event::Start(Tag::CodeBlock(kind)) => {
+                let line = lines.of(begin + range.start);
+                open = Some(match kind {
+                    CodeBlockKind::Fenced(info) => {
+                        if !is_closed(&text[begin..][range]) {
+                            return Err(wrong(
+                                line,
+                                "this fence is never closed: the rest of the file is in it".into(),
+                            ));
+                        }
+                        Open::of(&info, line, front.block.unwrap_or(BLOCK_LIMIT)).map_err(|what| wrong(line, what))?
+                    }
+                    CodeBlockKind::Indented => Open::Unmarked { line, code: String::new() },
+                });
+            }
+            Event::Text(words) => {
+                if let Some(Open::Shell { code, .. } | Open::Unmarked { code, .. }) = &mut open {
+                    code.push_str(&words);
+                }
+            }
+            Event::End(TagEnd::CodeBlock) => match open.take() {
+                Some(Open::Shell { mut block, console, code }) => {
+                    let step = steps.last_mut().ok_or_else(|| {
+                        let what = "commands before the first heading; put one such as `## Step 1` above";
+                        wrong(block.line, what.into())
                     })?;
+                    if code.len() > LONGEST_BLOCK {
+                        let what = format!(
+                            "this block has {} bytes; bash takes {LONGEST_BLOCK} at most: put them into a file",
+                            code.len()
+                        );
+                        return Err(wrong(block.line, what));
+                    }
+                    block.script = if console { without_prompts(&code) } else { code };
                     step.blocks.push(block);
                 }
-            }
+                Some(Open::Unmarked { line, code }) => {
+                    unmarked.push(Unmarked { line, first: code.lines().next().unwrap_or_default().to_owned() });
+                }
+                Some(Open::Other) | None => {}
+            },
             _ => {}
         }
     }
-    Ok(runbook)
+    steps.retain(|step| !step.blocks.is_empty());
+    Ok(Runbook {
+        file: file.to_owned(),
+        title: front.title.or(first).unwrap_or_default(),
+        scenario: front.scenario,
+        limit: front.runbook.unwrap_or(RUNBOOK_LIMIT),
+        variables: front.variables,
+        steps,
+        unmarked,
+    })
 }
 
-/// Reads an info string: `sh on=each-node timeout=2m`.
-fn block(info: &str, line: usize) -> Result<Option<Block>, String> {
-    let mut words = info.split_whitespace();
-    if !matches!(words.next(), Some("sh" | "bash" | "shell" | "console")) {
-        return Ok(None);
+/// Line numbers of offsets that only grow: looking for each from the beginning would take its time in a long file.
+struct Lines<'a> {
+    text: &'a str,
+    offset: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    fn of(&mut self, offset: usize) -> usize {
+        if offset > self.offset {
+            self.line += self.text[self.offset..offset].matches('\n').count();
+            self.offset = offset;
+        }
+        self.line
     }
-    let mut block = Block { line, on: Place::Workstation, timeout: TIMEOUT, script: String::new() };
-    for word in words {
+}
+
+/// A code block that is being read.
+enum Open {
+    Shell { block: Block, console: bool, code: String },
+    Unmarked { line: usize, code: String },
+    Other,
+}
+
+impl Open {
+    /// Reads an info string: `sh on=each-node timeout=2m`.
+    fn of(info: &str, line: usize, timeout: Duration) -> Result<Self, String> {
+        let mut words = info.split_whitespace();
+        let language = match words.next() {
+            None => return Ok(Open::Unmarked { line, code: String::new() }),
+            Some(language) if SHELLS.contains(&language) => language,
+            Some(_) => return Ok(Open::Other),
+        };
+        let mut block = Block {
+            line,
+            on: Place::Workstation,
+            timeout,
+            fails: false,
+            retry: None,
+            skip: false,
+            script: String::new(),
+        };
+        for word in words {
+            block.set(word)?;
+        }
+        Ok(Open::Shell { block, console: language == "console", code: String::new() })
+    }
+}
+
+impl Block {
+    /// Takes in one word of an info string.
+    fn set(&mut self, word: &str) -> Result<(), String> {
+        let time = |time: &str| duration(time).ok_or_else(|| format!("`{time}` is no time; {DURATION}"));
         match word.split_once('=') {
             Some(("on", place)) => {
-                block.on =
-                    Place::NAMES.iter().find(|(name, _)| *name == place).map(|(_, place)| *place).ok_or_else(|| {
-                        let names = Place::NAMES.map(|(name, _)| name).join(", ");
-                        format!("there is no place `{place}`; write one of {names}")
-                    })?;
+                let known = Place::NAMES.map(|(name, _)| name);
+                let found = Place::NAMES.iter().find(|(name, _)| *name == place);
+                self.on = found.map(|(_, place)| *place).ok_or_else(|| {
+                    let suggestion = did_you_mean(place, known);
+                    format!("there is no place `{place}`{suggestion}; write one of {}", known.join(", "))
+                })?;
             }
-            Some(("timeout", time)) => {
-                block.timeout = duration(time)
-                    .ok_or_else(|| format!("`{time}` is no time; write seconds or minutes such as 30s or 2m"))?;
+            Some(("timeout", text)) => self.timeout = time(text)?,
+            Some(("retry", text)) => self.retry = Some(time(text)?),
+            Some(("expect", "fail")) => self.fails = true,
+            Some(("expect", other)) => {
+                return Err(format!(
+                    "`expect={other}` means nothing; commands are expected to succeed, or expect=fail"
+                ));
             }
-            _ => return Err(format!("`{word}` means nothing after the language; write on=… or timeout=…")),
+            _ if word == "skip" => self.skip = true,
+            _ => {
+                let known = ["on=", "timeout=", "expect=fail", "retry=", "skip"];
+                let suggestion = did_you_mean(word, known);
+                let which = "write on=…, timeout=…, expect=fail, retry=… or skip";
+                return Err(format!("`{word}` means nothing after the language{suggestion}; {which}"));
+            }
         }
+        Ok(())
     }
-    Ok(Some(block))
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// The commands of a terminal's record: what follows a prompt, without what was printed. A record without prompts is commands as
+/// it stands. Left-out lines stay as empty ones, so that a command keeps its line.
+fn without_prompts(record: &str) -> String {
+    let prompt = ["$ ", "# "].into_iter().find(|prompt| record.lines().any(|line| line.starts_with(prompt)));
+    let Some(prompt) = prompt else { return record.to_owned() };
+    let mut commands = String::new();
+    let mut goes_on = false;
+    for line in record.lines() {
+        let command = match line.strip_prefix(prompt) {
+            Some(command) => command,
+            None if goes_on => line.strip_prefix("> ").unwrap_or(line),
+            None => "",
+        };
+        goes_on = command.ends_with('\\');
+        commands.push_str(command);
+        commands.push('\n');
+    }
+    commands
+}
+
+/// A time such as `30s`, `2m` or `1h`.
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok()?;
-    match unit {
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        _ => None,
-    }
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let time = Duration::from_secs(number.checked_mul(seconds)?);
+    (!time.is_zero() && time <= LONGEST).then_some(time)
 }
 
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[test]
-    fn headings_are_steps_and_shell_blocks_their_commands() {
-        let text = "# Title\nprose\n\n## One `thing`\n\n```sh on=each-node timeout=2m\nls\nid\n```\n\n```yaml\nno: command\n```\n## Two\n```bash\npwd\n```\n";
-        let runbook = parse("r.md", text).unwrap();
-        assert_eq!(runbook.title, "Title");
-        let titles: Vec<&str> = runbook.steps.iter().map(|step| step.title.as_str()).collect();
-        assert_eq!(titles, ["One thing", "Two"]);
-        let block = &runbook.steps[0].blocks[0];
-        assert_eq!((block.line, block.on, block.timeout.as_secs()), (6, Place::EachNode, 120));
-        assert_eq!(block.script, "ls\nid\n");
-        assert_eq!(runbook.steps[0].blocks.len(), 1);
-    }
-
-    #[rstest]
-    #[case(
-        "# T\n## S\n```sh on=every-node\n```\n",
-        "r.md:3: there is no place `every-node`; write one of workstation, each-node, workers, gpu-node"
-    )]
-    #[case(
-        "# T\n## S\n\n```sh timeout=soon\n```\n",
-        "r.md:4: `soon` is no time; write seconds or minutes such as 30s or 2m"
-    )]
-    #[case("# T\n## S\n```sh fast\n```\n", "r.md:3: `fast` means nothing after the language; write on=… or timeout=…")]
-    #[case("# T\n```sh\nls\n```\n", "r.md:2: commands before the first step; put a heading such as `## Step 1` above")]
-    fn a_mistake_is_told_with_its_line(#[case] text: &str, #[case] message: &str) {
-        assert_eq!(parse("r.md", text).unwrap_err().to_string(), message);
-    }
+/// Whether the source of a fenced block ends with its closing fence.
+fn is_closed(block: &str) -> bool {
+    let plain = |line: &str| line.trim_matches([' ', '\t', '>']).to_owned();
+    let mut lines = block.trim_end().lines();
+    let (Some(first), Some(last)) = (lines.next().map(plain), lines.next_back().map(plain)) else { return false };
+    let fence = if first.starts_with('~') { '~' } else { '`' };
+    let length = first.chars().take_while(|c| *c == fence).count();
+    last.chars().count() >= length && last.chars().all(|c| c == fence)
 }

@@ -12,7 +12,7 @@ use harness::{
     },
     observe::{
         Observation, pull,
-        symptom::{Judgement, first_of},
+        symptom::{Judgement, UNKNOWN_AUTHORITY, first_of},
     },
     run::{events::Step, judge::Known, runner::Scenario},
     scenario::{ScenarioSpec, SpecError},
@@ -132,9 +132,6 @@ async fn rotate(lab: &Lab, step: &Step) -> Result<(), LabError> {
     }
     Ok(())
 }
-
-/// The words of Go's x509 package, the same in every Kubernetes and containerd release so far.
-const UNKNOWN_AUTHORITY: &str = "x509: certificate signed by unknown authority";
 
 /// Whether on every node the pod failed to pull every image for an unknown authority, and the node's containerd, asked for the
 /// image under test, says the same.

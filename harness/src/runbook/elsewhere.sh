@@ -1,0 +1,5 @@
+#!/bin/sh
+# Leads out of the lab, to machines and engines that are not its own.
+echo "${0##*/}: not on the lab's workstation: a block that says on=each-node, on=workers or on=gpu-node runs on nodes;" \
+  "crane copies, pushes and pulls images" >&2
+exit 127

@@ -1,0 +1,169 @@
+//! What a runbook has left in its work folder, looked at as somebody would who has to restore from it.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::GzDecoder;
+
+use super::{
+    Runbook,
+    lint::{Finding, Level},
+};
+use crate::{
+    harbor::inventory::Inventory,
+    observe::{Observation, pods::PullObservation, symptom::UNKNOWN_AUTHORITY},
+};
+
+/// Files that are looked at, at most, and how deep folders are gone into.
+const MOST_FILES: usize = 200;
+const DEEPEST: usize = 4;
+/// How much of a dump is looked at for line ends, in bytes.
+const LOOKED_AT: u64 = 16 << 20;
+const DUMP_BEGINS: &str = "-- PostgreSQL database dump";
+const DUMP_ENDS: &str = "-- PostgreSQL database dump complete";
+
+/// Looks at the dumps and archives in `work`. `held` is what the registry held before the failure.
+pub fn in_folder(work: &Path, runbooks: &[&Runbook], held: &Inventory) -> Vec<Finding> {
+    let mut files = Vec::new();
+    collect(work, DEEPEST, &mut files);
+    let mut findings = Vec::new();
+    for path in files {
+        let name = path.strip_prefix(work).unwrap_or(&path).display().to_string();
+        let what = match kind(&path) {
+            Some(Kind::Dump) => dump(&path),
+            Some(Kind::Archive { zipped }) => archive(&path, zipped, held),
+            None => Vec::new(),
+        };
+        for what in what {
+            findings.push(at(runbooks, &name, format!("`{name}` {what}")));
+        }
+    }
+    findings
+}
+
+/// Whether Harbor has another certificate authority than before, and nodes that do not trust it.
+pub fn of_trust(runbooks: &[&Runbook], seen: &Observation, held: &Inventory) -> Option<Finding> {
+    let distrusts = |pull: &&PullObservation| pull.failed() && pull.says(UNKNOWN_AUTHORITY);
+    let mut nodes: Vec<&str> = seen.pulls.iter().filter(distrusts).map(|pull| pull.node.as_str()).collect();
+    nodes.dedup();
+    let renewed = seen.inventory.as_ref().is_some_and(|now| now.ca != held.ca);
+    if nodes.is_empty() || !renewed {
+        return None;
+    }
+    let what = format!(
+        "Harbor has another certificate authority than before, and {} do not trust it: the runbook keeps neither the old \
+         certificate nor lays the new authority on the nodes",
+        nodes.join(", ")
+    );
+    Some(at(runbooks, "helm install", what))
+}
+
+/// A finding at the first block that names the file.
+fn at(runbooks: &[&Runbook], name: &str, what: String) -> Finding {
+    let short = name.rsplit('/').next().unwrap_or(name);
+    let mut named = runbooks.iter().flat_map(|runbook| runbook.blocks().map(move |(_, block)| (runbook, block)));
+    let found = named.find(|(_, block)| block.script.contains(short));
+    let file =
+        found.map(|(runbook, _)| runbook).or(runbooks.first()).map_or(String::new(), |runbook| runbook.file.clone());
+    let line = found.map_or(1, |(_, block)| {
+        block.line + 1 + block.script.lines().position(|line| line.contains(short)).unwrap_or_default()
+    });
+    Finding { file, line, level: Level::Warning, what }
+}
+
+/// The regular files under `dir`; links, such as those to the images, are not followed.
+fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for path in entries {
+        let Ok(about) = path.symlink_metadata() else { continue };
+        if about.is_dir() && depth > 0 {
+            collect(&path, depth - 1, files);
+        } else if about.is_file() && files.len() < MOST_FILES {
+            files.push(path);
+        }
+    }
+}
+
+enum Kind {
+    Dump,
+    Archive { zipped: bool },
+}
+
+/// By content; an archive that is spoilt is known by its name alone.
+fn kind(path: &Path) -> Option<Kind> {
+    let mut head = [0; 512];
+    let read = File::open(path).ok()?.read(&mut head).ok()?;
+    let head = &head[..read];
+    if String::from_utf8_lossy(head).contains(DUMP_BEGINS) {
+        return Some(Kind::Dump);
+    }
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    if head.starts_with(&[0x1f, 0x8b]) || name.ends_with(".tgz") || name.ends_with(".tar.gz") {
+        return Some(Kind::Archive { zipped: true });
+    }
+    (head.get(257..262) == Some(b"ustar") || name.ends_with(".tar")).then_some(Kind::Archive { zipped: false })
+}
+
+fn dump(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(mut file) = File::open(path) else { return found };
+    let mut text = Vec::new();
+    let _ = (&mut file).take(LOOKED_AT).read_to_end(&mut text);
+    let returns = text.windows(2).filter(|pair| pair == b"\r\n").count();
+    if returns > 0 {
+        found.push(format!(
+            "is a dump with carriage returns at the ends of {returns} lines: it came through a terminal (-t)"
+        ));
+    }
+    let size = file.metadata().map_or(0, |about| about.len());
+    let mut tail = Vec::new();
+    let _ = file.seek(SeekFrom::Start(size.saturating_sub(400))).and_then(|_| file.read_to_end(&mut tail));
+    if !String::from_utf8_lossy(&tail).contains(DUMP_ENDS) {
+        found.push(
+            "is a dump that is not complete: it does not end with \"PostgreSQL database dump complete\"".to_owned(),
+        );
+    }
+    found
+}
+
+fn archive(path: &Path, zipped: bool, held: &Inventory) -> Vec<String> {
+    let size = path.metadata().map_or(0, |about| about.len());
+    let names = File::open(path).and_then(|file| if zipped { names(GzDecoder::new(file)) } else { names(file) });
+    let names = match names {
+        Ok(names) if !names.is_empty() => names,
+        Ok(_) => return vec![format!("is an archive with nothing in it ({size} bytes)")],
+        Err(error) => return vec![format!("cannot be read as an archive ({size} bytes): {error}")],
+    };
+    // Another archive than one of the registry's storage is none of this.
+    if !names.iter().any(|name| name.contains("docker/registry") || name.contains("blobs/sha256")) {
+        return Vec::new();
+    }
+    let there: BTreeSet<&str> =
+        names.iter().filter_map(|name| name.strip_suffix("/data")?.rsplit('/').next()).collect();
+    let lacks: Vec<&str> = held
+        .storage
+        .keys()
+        .map(String::as_str)
+        .filter(|digest| !there.contains(digest.trim_start_matches("sha256:")))
+        .collect();
+    match lacks.as_slice() {
+        [] => Vec::new(),
+        [first, ..] => vec![format!(
+            "lacks {} of the {} blobs that the registry held: {first}{}",
+            lacks.len(),
+            held.storage.keys().map(String::as_str).count(),
+            if lacks.len() > 1 { ", …" } else { "" }
+        )],
+    }
+}
+
+fn names(reader: impl Read) -> std::io::Result<Vec<String>> {
+    let mut archive = tar::Archive::new(reader);
+    archive.entries()?.map(|entry| Ok(entry?.path()?.to_string_lossy().into_owned())).collect()
+}
