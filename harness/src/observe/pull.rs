@@ -203,7 +203,8 @@ fn selector() -> watcher::Config {
 
 /// Removes the images from a node: their names, their content, and the snapshots of their lowest layers, without which
 /// containerd would not fetch the layers again. A dead container holds its snapshot; the kubelet removes it with its pod or,
-/// after a restart of containerd, up to a minute later: what has no task is removed here.
+/// after a restart of containerd, up to a minute later: what has no task is removed here. A pull that a restart of containerd
+/// cut off has left a lease, which holds what it had fetched for a day; one that expires and is older than the process is such.
 fn purge_script(seed: &Seed) -> String {
     let mut repositories: Vec<&str> = seed.artifacts.iter().map(|artifact| artifact.repository.as_str()).collect();
     repositories.dedup();
@@ -219,6 +220,10 @@ done
 content='{content}'
 names=$($ctr images ls -q | grep -E "/({repositories})[:@]|^($content)\$" || true)
 [ -z "$names" ] || $ctr images rm --sync $names >/dev/null
+since=$(date -d "$(systemctl show -P ActiveEnterTimestamp containerd)" +%s)
+$ctr leases ls | awk '/containerd.io\/gc.expire/ {{ print $1, $2 }}' | while read -r lease created; do
+  [ "$(date -d "$created" +%s)" -ge "$since" ] || $ctr leases rm --sync "$lease" >/dev/null
+done
 {{ $ctr content ls -q; $ctr snapshots ls; }} | grep -oE "$content" | sort -u || true
 "#,
         repositories = repositories.join("|").replace('/', r"\/"),

@@ -80,7 +80,11 @@ fn table(out: &mut String, record: &Record, cells: &[CellResult], look: Look) {
         if let Some(words) = words(record, cell) {
             indented(out, &words, look);
         }
-        for line in cell.drill.iter().flat_map(|drill| drill::lines(drill, look.paint)) {
+        // A runbook that was taken apart is told in the tables; its parts only where something went wrong.
+        let whole = record.plan(cell).is_none_or(|plan| plan.part.is_none());
+        for line in
+            cell.drill.iter().filter(|_| whole || !cell.as_expected).flat_map(|drill| drill::lines(drill, look.paint))
+        {
             *out += &format!("{INDENT}{line}\n");
         }
     }
@@ -103,7 +107,7 @@ fn words(record: &Record, cell: &CellResult) -> Option<String> {
     } else if repair && cell.verdict != Verdict::Healed {
         let why = record.plan(cell).and_then(|plan| plan.why.as_deref()).unwrap_or(&cell.reason);
         Some(format!("known not to heal: {why}"))
-    } else if cell.expected.is_none() {
+    } else if cell.expected.is_none() && record.plan(cell).is_none_or(|plan| plan.part.is_none()) {
         Some(cell.reason.clone())
     } else {
         None
