@@ -111,3 +111,79 @@ fn table(head: [&str; 3], rows: Vec<[String; 3]>) -> String {
     };
     rows.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        runbook::lint::{Finding, Level},
+        scenario::Role,
+    };
+
+    fn ran(step: &str, line: usize, place: &str, ended: &str, ok: bool) -> DrillStep {
+        DrillStep {
+            step: step.to_owned(),
+            file: "ours.md".to_owned(),
+            line,
+            place: place.to_owned(),
+            ended: ended.to_owned(),
+            ok,
+            seconds: 1.25,
+        }
+    }
+
+    #[test]
+    fn a_block_is_one_line_whatever_its_places() {
+        let drill = Drill {
+            steps: vec![
+                ran("Back up", 3, "workstation", "exit status 0", true),
+                ran("Back up", 9, "", "left out", true),
+                ran("Lay the CA", 12, "worker1", "exit status 0", true),
+                ran("Lay the CA", 12, "worker2-gpu", "exit status 7", false),
+            ],
+            recovery_seconds: Some(75.4),
+            findings: vec![Finding {
+                file: "ours.md".to_owned(),
+                line: 4,
+                level: Level::Warning,
+                what: "`a.sql` is not complete".to_owned(),
+            }],
+        };
+        insta::assert_snapshot!(lines(&drill, Paint { colour: false }).join("\n"));
+    }
+
+    #[test]
+    fn the_tables_answer_which_steps_are_needed_and_where_it_may_stop() {
+        let cell = |procedure: &str, part: Option<Part>, verdict, reason: &str| {
+            let plan = CellPlan {
+                scenario: "s".to_owned(),
+                variant: "v".to_owned(),
+                procedure: procedure.to_owned(),
+                role: Role::Yours,
+                expected: None,
+                why: None,
+                runbooks: Vec::new(),
+                stops_at: None,
+                part,
+            };
+            (plan.result(verdict, 1.0, reason), Some(plan))
+        };
+        let (without, cut) =
+            (|step: &str| Some(Part::Without(step.to_owned())), |step: &str| Some(Part::CutAfter(step.to_owned())));
+        let long = format!("worker1: {}", "pulled nothing, ".repeat(20));
+        let cells = [
+            cell("ours", None, Verdict::Healed, "all pulled"),
+            cell("ours-without-1", without("Back up"), Verdict::DataLost, "the tag is gone"),
+            cell("ours-without-2", without("Lay the CA"), Verdict::NotHealed, &long),
+            cell("ours-without-3", without("Look"), Verdict::Healed, "all pulled"),
+            cell("ours-without-4", without("Look again"), Verdict::LabBroken, "a node is gone"),
+            cell("ours-cut-after-1", cut("Back up"), Verdict::Healed, "all pulled"),
+            cell("ours-cut-after-2", cut("Lay the CA"), Verdict::NotHealed, "containerd does not start"),
+        ];
+        insta::assert_snapshot!(tables(&cells));
+        // A question that has its answer is as expected; a runbook that does not converge is not.
+        let as_expected: Vec<bool> = cells.iter().map(|(cell, _)| cell.as_expected).collect();
+        assert_eq!(as_expected, [true, true, true, true, false, true, false]);
+        assert_eq!(tables(&cells[..1]), "");
+    }
+}

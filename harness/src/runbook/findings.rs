@@ -167,3 +167,81 @@ fn names(reader: impl Read) -> std::io::Result<Vec<String>> {
     let mut archive = tar::Archive::new(reader);
     archive.entries()?.map(|entry| Ok(entry?.path()?.to_string_lossy().into_owned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+    use crate::runbook::parse::parse;
+
+    const BLOBS: [&str; 2] = ["aa11", "bb22"];
+
+    fn tar_of(names: &[String]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, b"x".as_slice()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn of_blobs(digests: &[&str]) -> Vec<u8> {
+        let name = |digest: &&str| format!("docker/registry/v2/blobs/sha256/{}/{digest}/data", &digest[..2]);
+        tar_of(&digests.iter().map(name).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_backup_is_looked_at_as_it_would_be_restored() {
+        let whole = format!("--\n{DUMP_BEGINS}\n--\nselect 1;\n--\n{DUMP_ENDS}\n--\n");
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        write("good.sql", whole.as_bytes());
+        write("deep/returns.sql", whole.replace('\n', "\r\n").as_bytes());
+        write("cut.sql", &whole.as_bytes()[..40]);
+        write("good.tgz", &of_blobs(&BLOBS));
+        write("lacks.tgz", &of_blobs(&BLOBS[..1]));
+        write("spoilt.tar.gz", b"Unable to use a TTY");
+        write("other.tgz", &tar_of(&["etc/hosts".to_owned()]));
+        write("notes.txt", b"-- not a dump");
+        let held = Inventory {
+            storage: BLOBS.iter().map(|digest| (format!("sha256:{digest}"), 1)).collect(),
+            ..Inventory::default()
+        };
+        let text = "## A\n```sh\ntrue\n```\n## B\n```sh\ntrue\nsave > deep/returns.sql\nsave > lacks.tgz\n```\n";
+        let runbook = parse("r.md", text).unwrap();
+        let found = in_folder(dir.path(), &[&runbook], &held);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(found.join("\n"));
+    }
+
+    #[test]
+    fn a_new_authority_is_a_finding_where_nodes_do_not_trust_it() {
+        let runbook = parse("r.md", "## A\n```sh\ntrue\n\nhelm install harbor\n```\n").unwrap();
+        let pull = |node: &str, says: &str| PullObservation {
+            node: node.to_owned(),
+            waiting_reason: Some("ErrImagePull".to_owned()),
+            waiting_message: Some(says.to_owned()),
+            ..PullObservation::default()
+        };
+        let held = Inventory { ca: "old".to_owned(), ..Inventory::default() };
+        let seen = |ca: &str, says: &str| Observation {
+            pulls: vec![pull("worker1", says), pull("worker2", says)],
+            inventory: Some(Inventory { ca: ca.to_owned(), ..Inventory::default() }),
+            ..Observation::default()
+        };
+        let found = of_trust(&[&runbook], &seen("new", UNKNOWN_AUTHORITY), &held).unwrap().to_string();
+        assert!(
+            found.starts_with("r.md:5: warning: Harbor has another") && found.contains("worker1, worker2"),
+            "{found}"
+        );
+        assert_eq!(of_trust(&[&runbook], &seen("old", UNKNOWN_AUTHORITY), &held), None);
+        assert_eq!(of_trust(&[&runbook], &seen("new", "not found"), &held), None);
+    }
+}
