@@ -136,7 +136,7 @@ pub struct Drill {
     /// Each block in each place where it ran.
     pub steps: Vec<DrillStep>,
     /// From the moment at which the symptom was seen to the first pull of the image under test on the last node, in seconds;
-    /// none where it does not pull everywhere.
+    /// none where it did not heal.
     pub recovery_seconds: Option<f64>,
     /// What its reader should know.
     pub findings: Vec<Finding>,

@@ -272,28 +272,27 @@ impl Story<'_> {
         if let Some(left) = left {
             reason = format!("{reason}; when the step failed, {left}");
         }
+        let broken_at = (verdict == Verdict::Healed).then_some(broken_at);
         let drill = yours.then(|| self.drill(&transcript, runbooks, &seen, before, broken_at));
         Ok((Judged { verdict, reason, stopped_at: transcript.stopped_at(), drill }, seen))
     }
 
-    /// What is told of a runbook that someone brings.
+    /// What is told of a runbook that someone brings; `broken_at` is when the symptom was seen, if it healed.
     fn drill(
         &self,
         transcript: &Transcript,
         runbooks: &[&Runbook],
         seen: &Observation,
         before: &Inventory,
-        broken_at: DateTime<Utc>,
+        broken_at: Option<DateTime<Utc>>,
     ) -> Drill {
         let mut findings: Vec<Finding> = runbooks.iter().flat_map(|runbook| runbook::lint::lint(runbook)).collect();
         findings.extend(runbook::findings::in_folder(&self.lab.work(), runbooks, before));
         findings.extend(runbook::findings::of_trust(runbooks, seen, before));
         findings.sort_by(|a, b| (&a.file, a.line, &a.what).cmp(&(&b.file, b.line, &b.what)));
         findings.dedup();
-        let recovered = self.known.primary_pulled(seen).holds().then(|| {
-            let pulls = seen.pulls.iter().filter(|pull| pull.image == self.known.primary);
-            pulls.filter_map(|pull| pull.done).max()
-        });
+        let pulls = seen.pulls.iter().filter(|pull| pull.image == self.known.primary);
+        let recovered = pulls.filter_map(|pull| pull.done).max();
         Drill {
             steps: transcript
                 .records
@@ -308,7 +307,7 @@ impl Story<'_> {
                     seconds: record.seconds,
                 })
                 .collect(),
-            recovery_seconds: recovered.flatten().map(|at| (at - broken_at).as_seconds_f64()),
+            recovery_seconds: broken_at.zip(recovered).map(|(from, to)| (to - from).as_seconds_f64()),
             findings,
         }
     }
