@@ -16,7 +16,7 @@ use harness::{
         events::{EventKind, Events},
         runner::{self, Scenario},
     },
-    runbook::library::Library,
+    runbook::{library::Library, variables},
     scenario::{CellPlan, CellResult, Role, ScenarioSpec},
     selection,
 };
@@ -93,6 +93,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let options = ReportOptions { dir: Some(args.report.clone()), terminal: TerminalMode::Auto };
     let reporter = Reporter::start(receiver, options).map_err(Failure::input)?;
     let evidence = Evidence::new(Some(args.report)).map_err(Failure::input)?;
+    for runbook in library.iter() {
+        let secrets = runbook.variables.iter().filter(|(name, _)| variables::is_secret(name));
+        secrets.for_each(|(_, value)| evidence.hide(value));
+    }
     events.emit(EventKind::RunStarted { run: id.clone(), cells: cells.clone() });
     let begun = Instant::now();
 

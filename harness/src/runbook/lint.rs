@@ -67,7 +67,7 @@ pub fn lint(runbook: &Runbook) -> Vec<Finding> {
 }
 
 /// Files that lie in the work folder before the first command.
-const KNOWN_FILES: [&str; 3] = ["values.yaml", "images/list", "backup"];
+const KNOWN_FILES: [&str; 4] = ["values.yaml", "images/list", "backup", "harbor/harbor"];
 /// Programs that wait for somebody to type.
 const INTERACTIVE: [&str; 8] = ["vi", "vim", "nano", "less", "more", "top", "watch", "k9s"];
 /// Programs that lead out of the lab.

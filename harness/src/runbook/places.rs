@@ -26,7 +26,7 @@ impl<'a> LabPlaces<'a> {
     /// # Errors
     /// A file cannot be written.
     pub fn new(lab: &'a Lab) -> Result<Self, LabError> {
-        Ok(Self { lab, workstation: Workstation::new(&lab.dir, &lab.tools)? })
+        Ok(Self { lab, workstation: Workstation::new(&lab.dir, &lab.tools, &lab.chart)? })
     }
 }
 

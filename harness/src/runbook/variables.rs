@@ -12,7 +12,7 @@ pub const VARIABLES: [(&str, &str); 11] = [
     ("HARBOR_URL", "Harbor's address, with https://"),
     ("HARBOR_NAMESPACE", "the namespace that Harbor is installed in"),
     ("HARBOR_RELEASE", "the name of Harbor's Helm release"),
-    ("HARBOR_CHART", "the chart that Harbor was installed from, for helm install and upgrade"),
+    ("HARBOR_CHART", "the chart that Harbor was installed from, for helm install and upgrade; harbor/harbor in the folder is the same"),
     ("HARBOR_CA", "the certificate of the authority that signed Harbor's, as PEM; not set while Harbor is uninstalled"),
     ("HARBOR_ADMIN_PASSWORD", "the password of Harbor's user admin"),
     (
@@ -44,6 +44,12 @@ pub(super) fn is_own(name: &str) -> bool {
     VARIABLES.iter().any(|(own, _)| *own == name)
         || matches!(name, "HOME" | "KUBECONFIG" | "DOCKER_CONFIG" | "PATH")
         || name.starts_with("HELM_")
+}
+
+/// Whether a variable of this name holds a secret.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_uppercase();
+    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "PRIVATE", "CREDENTIAL"].iter().any(|part| name.contains(part))
 }
 
 /// The variables as they are now: pods change their names.

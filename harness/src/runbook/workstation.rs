@@ -52,8 +52,8 @@ impl Drop for Background {
 
 impl Workstation {
     /// In the folder of a lab, an empty work folder with the values that Harbor was installed with, and the images as their build machine has them;
-    /// and an empty home.
-    pub fn new(lab: &Path, tools: &Path) -> Result<Self, LabError> {
+    /// and an empty home. The chart lies at `harbor/harbor`, as documents call it: Helm takes a path before it asks a repository.
+    pub fn new(lab: &Path, tools: &Path, chart: &Path) -> Result<Self, LabError> {
         let (work, own) = (lab.join(WORK), lab.join("shell"));
         make_anew(&work)?;
         make_anew(&own)?;
@@ -65,6 +65,8 @@ impl Workstation {
         for name in [IMAGES, BACKUP] {
             write(lab.join(name), "link to", symlink(lab.join(name), work.join(name)))?;
         }
+        let place = work.join("harbor");
+        write(place.clone(), "make", std::fs::create_dir(&place).and_then(|()| symlink(chart, place.join("harbor"))))?;
         let mut env = tool_env(lab);
         env.extend(own_env(&own, tools));
         for folder in ["home/.kube", "home/.docker", "tmp", "bin"] {
@@ -213,7 +215,7 @@ mod tests {
     fn workstation(dir: &Path) -> Workstation {
         std::fs::write(dir.join("values.yaml"), "a: b\n").unwrap();
         std::fs::write(dir.join(KUBECONFIG), "the lab's\n").unwrap();
-        let workstation = Workstation::new(dir, &dir.join("tools")).unwrap();
+        let workstation = Workstation::new(dir, &dir.join("tools"), &dir.join("chart")).unwrap();
         workstation.begin(std::iter::empty()).unwrap();
         workstation
     }
