@@ -3,10 +3,47 @@
 //! The engine runs with `iptables` off. An engine that manages the firewall empties the chains `DOCKER` and
 //! `DOCKER-ISOLATION-*` when it starts, and with them the rules of any other engine on the machine.
 
-use std::path::Path;
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::Duration,
+};
 
 use super::EngineError;
-use crate::cmd::Cmd;
+use crate::{
+    cmd::Cmd,
+    run::{
+        events::Step,
+        poll::{Look, WaitError, poll},
+    },
+};
+
+/// Keeps other engines of this machine from choosing a pool for as long as it lives. There is nothing of ours outside the cache
+/// folder, so what is locked is the list of network devices.
+pub async fn lock(step: &Step) -> Result<File, EngineError> {
+    let path = Path::new("/sys/class/net");
+    let failed = |source| EngineError::Io { doing: "lock".into(), path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    poll(step, "another engine's choice of a network", LOCK_LIMIT, Duration::from_millis(20), || {
+        let locked = file.try_lock();
+        async move {
+            match locked {
+                Ok(()) => Ok(Look::Ready(())),
+                Err(TryLockError::WouldBlock) => Ok(Look::NotYet("it is held".to_owned())),
+                Err(TryLockError::Error(source)) => Err(failed(source)),
+            }
+        }
+    })
+    .await
+    .map_err(|error| match error {
+        WaitError::Failed(error) => error,
+        timed_out => failed(std::io::Error::other(timed_out.to_string())),
+    })?;
+    Ok(file)
+}
+
+/// Making a bridge and four rules takes a fraction of a second.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
 
 /// A network's address and its prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,20 +73,32 @@ pub struct Net {
 }
 
 impl Net {
-    /// A pool that overlaps no route of this machine, tried from one that `tag` (hex digits) leads to. `before` is the
-    /// pool of an earlier start, kept where it can be since networks on the engine's disk have addresses of it.
+    /// The network of an engine that has run before, with the pool that it had.
+    pub fn known(tag: &str, pool: &str) -> Option<Self> {
+        second_byte(pool).map(|second| Self { bridge: format!("dd-{tag}"), second })
+    }
+
+    /// A pool that overlaps no route of this machine but our own, tried from one that `tag` (hex digits) leads to. `before` is
+    /// the pool of an earlier start, kept unless somebody else has it by now, since networks on the engine's disk have
+    /// addresses of it. Until [`Net::up`] nobody else sees that it is taken: see [`lock`].
     pub fn choose(tag: &str, before: Option<&str>) -> Result<Self, EngineError> {
-        let bridge = format!("dd-{tag}");
         let routes = std::fs::read_to_string("/proc/net/route").map_err(|source| EngineError::Io {
             doing: "read".into(),
             path: "/proc/net/route".into(),
             source,
         })?;
-        if let Some(second) = before.and_then(second_byte) {
-            return Ok(Self { bridge, second });
-        }
+        Self::choose_beside(tag, before, &routes)
+    }
+
+    fn choose_beside(tag: &str, before: Option<&str>, routes: &str) -> Result<Self, EngineError> {
+        let bridge = format!("dd-{tag}");
+        let taken = taken(routes, &bridge);
+        let free = |second: &u8| {
+            let pool = Subnet { address: 10 << 24 | u32::from(*second) << 16, prefix: 16 };
+            !taken.iter().any(|route| route.overlaps(pool))
+        };
         let seed = u32::from_str_radix(tag, 16).unwrap_or(0);
-        match pick(seed, &taken(&routes)) {
+        match before.and_then(second_byte).filter(free).or_else(|| pick(seed, &taken)) {
             Some(second) => Ok(Self { bridge, second }),
             None => Err(EngineError::NoSubnet),
         }
@@ -137,14 +186,17 @@ fn program(name: &str) -> std::path::PathBuf {
     super::programs::find(name).unwrap_or_else(|| name.into())
 }
 
-/// The networks of a `/proc/net/route`, without the default route.
-fn taken(routes: &str) -> Vec<Subnet> {
+/// The networks of a `/proc/net/route`, without the default route and those of bridges whose names begin with `own`.
+fn taken(routes: &str, own: &str) -> Vec<Subnet> {
     let hex = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::swap_bytes);
     routes
         .lines()
         .skip(1)
         .filter_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
+            if fields.first()?.starts_with(own) {
+                return None;
+            }
             let (address, mask) = (hex(fields.get(1)?)?, hex(fields.get(7)?)?);
             (mask != 0).then_some(Subnet { address, prefix: mask.count_ones() })
         })
@@ -174,7 +226,7 @@ mod tests {
     #[test]
     fn routes_are_read_and_the_default_route_takes_nothing() {
         assert_eq!(
-            taken(ROUTES),
+            taken(ROUTES, "dd-00"),
             [Subnet { address: 0xAC11_0000, prefix: 16 }, Subnet { address: 0x0ACA_0100, prefix: 24 }]
         );
     }
@@ -182,15 +234,25 @@ mod tests {
     #[test]
     fn a_pool_in_use_is_stepped_over() {
         assert_eq!(pick(1, &[]), Some(201));
-        assert_eq!(pick(2, &taken(ROUTES)), Some(203));
+        assert_eq!(pick(2, &taken(ROUTES, "dd-00")), Some(203));
         assert_eq!(pick(39, &[]), Some(239));
         let all = [Subnet { address: 10 << 24, prefix: 8 }];
         assert_eq!(pick(5, &all), None);
     }
 
     #[test]
+    fn an_earlier_pool_is_given_up_only_for_another_s() {
+        let choose = |before: &str, routes: &str| Net::choose_beside("00000011", Some(before), routes).unwrap().pool();
+        // tun0 of the routes has 10.202.1.0/24.
+        assert_eq!(choose("10.202.0.0/16", ROUTES), "10.217.0.0/16");
+        let own = ROUTES.replace("tun0", "dd-00000011");
+        assert_eq!(choose("10.202.0.0/16", &own), "10.202.0.0/16", "what a kill has left is our own");
+    }
+
+    #[test]
     fn an_earlier_pool_is_kept() {
-        let net = Net::choose("0000002a", Some("10.217.0.0/16")).unwrap();
+        let net = Net::choose_beside("0000002a", Some("10.217.0.0/16"), ROUTES).unwrap();
+        assert_eq!(Net::known("0000002a", "10.217.0.0/16"), Some(net.clone()));
         assert_eq!((net.bridge.as_str(), net.pool().as_str()), ("dd-0000002a", "10.217.0.0/16"));
         for (bridge, _) in Net::subnets("0000002a", "10.217.0.0/16").unwrap() {
             assert!(bridge.starts_with(&net.bridge), "the firewall knows {bridge} by its beginning");

@@ -21,7 +21,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{EngineError, caps::Bounding, create_dir, net::Net, oci_runtime, probe, programs, tail};
+use super::{
+    EngineError,
+    caps::Bounding,
+    create_dir,
+    net::{self, Net},
+    oci_runtime, probe, programs, tail,
+};
 use crate::{
     hash,
     paths::Paths,
@@ -205,8 +211,6 @@ impl Private {
         {
             remove_file(&stale)?;
         }
-        let net = Net::choose(&layout.tag(), layout.pool().as_deref())?;
-        std::fs::write(layout.pool_file(), net.pool()).map_err(io_error("write", &layout.pool_file()))?;
         let wrapper = match Bounding::own().map_err(io_error("read", Path::new("/proc/self/status")))?.is_restricted() {
             false => None,
             true => {
@@ -217,10 +221,14 @@ impl Private {
                 Some(install_runtime(layout, runtime)?)
             }
         };
+        let choosing = net::lock(step).await?;
+        let net = Net::choose(&layout.tag(), layout.pool().as_deref())?;
+        std::fs::write(layout.pool_file(), net.pool()).map_err(io_error("write", &layout.pool_file()))?;
+        net.up().await?;
+        drop(choosing);
         let config = layout.config();
         let text = format!("{:#}\n", configuration(layout, &net, wrapper.as_deref()));
         std::fs::write(&config, text).map_err(io_error("write", &config))?;
-        net.up().await?;
 
         let out = File::create(&log).map_err(io_error("create", &log))?;
         let errors = out.try_clone().map_err(io_error("use", &log))?;
@@ -537,8 +545,8 @@ async fn clean(layout: &Layout) -> Result<(), EngineError> {
     }
     remove_file(&layout.socket())?;
     remove_file(&layout.pidfile())?;
-    if let Some(pool) = layout.pool() {
-        Net::choose(&layout.tag(), Some(&pool))?.down().await?;
+    if let Some(net) = layout.pool().and_then(|pool| Net::known(&layout.tag(), &pool)) {
+        net.down().await?;
     }
     Ok(())
 }
@@ -564,7 +572,7 @@ mod tests {
 
     #[test]
     fn the_configuration_keeps_everything_to_itself() {
-        let net = Net::choose("00000001", Some("10.201.0.0/16")).unwrap();
+        let net = Net::known("00000001", "10.201.0.0/16").unwrap();
         insta::assert_json_snapshot!(configuration(&layout(), &net, Some(Path::new("/cache/engine/bin/x/rt"))));
         let plain = configuration(&layout(), &net, None);
         assert_eq!(plain.get("runtimes"), None);
