@@ -72,6 +72,46 @@ pub fn select<A: AsRef<str>>(
     Ok(cells)
 }
 
+/// One of several like parts of a run, `K/N`, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    number: usize,
+    of: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        match numbers {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err("write K/N, such as 1/3, with K from 1 to N".to_owned()),
+        }
+    }
+}
+
+impl Shard {
+    /// This part of `cells`, which are in the order of their variants. A variant is never divided: its cells share a fault.
+    ///
+    /// # Errors
+    /// There are fewer variants than parts, and this part has none.
+    pub fn of(self, cells: &[CellPlan]) -> Result<Vec<CellPlan>, SelectionError> {
+        let variants = cells.chunk_by(|a, b| parts(a)[..2] == parts(b)[..2]);
+        let own: Vec<CellPlan> = variants
+            .enumerate()
+            .filter(|(index, _)| index % self.of == self.number - 1)
+            .flat_map(|(_, cells)| cells.to_vec())
+            .collect();
+        if own.is_empty() {
+            return Err(SelectionError::Empty(
+                "there is no cell to run: fewer variants are selected than --shard has parts",
+            ));
+        }
+        Ok(own)
+    }
+}
+
 fn parts(cell: &CellPlan) -> [&str; 3] {
     [&cell.scenario, &cell.variant, &cell.procedure]
 }
@@ -149,6 +189,21 @@ mod tests {
         let catalogue = catalogue();
         let expected: Vec<CellPlan> = expected.iter().map(|index| catalogue[*index].clone()).collect();
         assert_eq!(select(&catalogue, arguments, quick).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_variant_is_in_one_shard() {
+        let catalogue = catalogue();
+        let shard = |text: &str| text.parse::<Shard>().unwrap().of(&catalogue).unwrap();
+        let paths = |cells: &[CellPlan]| cells.iter().map(CellPlan::path).collect::<Vec<_>>();
+        assert_eq!(paths(&shard("1/2")), paths(&[&catalogue[..3], &catalogue[5..]].concat()));
+        assert_eq!(paths(&shard("2/2")), paths(&catalogue[3..5]));
+        assert_eq!(shard("1/1"), catalogue);
+        let few = "4/4".parse::<Shard>().unwrap().of(&catalogue).unwrap_err().to_string();
+        assert_eq!(few, "there is no cell to run: fewer variants are selected than --shard has parts");
+        for wrong in ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use harness::{
     },
     runbook::{library::Library, variables},
     scenario::{CellPlan, CellResult, Role, ScenarioSpec},
-    selection,
+    selection::{self, Shard},
 };
 
 use crate::{
@@ -47,6 +47,9 @@ pub struct E2eArgs {
     /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     jobs: Option<u8>,
+    /// Run only the K-th of N like parts, for N machines that share the work
+    #[arg(long, value_name = "K/N")]
+    shard: Option<Shard>,
     /// What stays of the lab
     #[arg(long, value_enum, default_value_t = Keep::Never)]
     keep: Keep,
@@ -85,6 +88,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
             let known: Vec<CellPlan> = specs.iter().flat_map(|spec| spec.cells()).collect();
             selection::select(&known, &args.selection, args.quick).map_err(Failure::input)?
         }
+    };
+    let cells = match args.shard {
+        Some(shard) => shard.of(&cells).map_err(Failure::input)?,
+        None => cells,
     };
     let setup = Setup::read(&args.lab)?;
     let id = session::new_id();

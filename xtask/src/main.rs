@@ -9,6 +9,8 @@ mod runbook;
 mod session;
 mod test;
 mod up;
+#[cfg(test)]
+mod workflows;
 
 use std::{path::PathBuf, process::ExitCode};
 

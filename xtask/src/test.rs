@@ -44,10 +44,19 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
             .await
             .map_err(Failure::lab)?
             .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
+            let actionlint =
+                source::actionlint(&session::engine_ref(&engine), &crate::root(), &setup.paths, &setup.pins, &events)
+                    .await
+                    .map_err(Failure::lab)?;
             let network = session.test_network(&engine).await?;
             let host = engine.host().to_owned();
             drop(engine);
-            let env = [("DOCKER_HOST", host), ("DRYDOCK_STAND_IN_IMAGE", image), ("DRYDOCK_TEST_NETWORK", network)];
+            let env = [
+                ("DOCKER_HOST", host),
+                ("DRYDOCK_STAND_IN_IMAGE", image),
+                ("DRYDOCK_TEST_NETWORK", network),
+                ("DRYDOCK_ACTIONLINT", actionlint.display().to_string()),
+            ];
             events.step("cargo test", async |_| run_tests(&args.cargo, &env).await).await
         }
     };

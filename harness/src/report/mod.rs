@@ -11,6 +11,7 @@ mod drill;
 pub mod evidence;
 mod json;
 mod junit;
+mod markdown;
 mod record;
 pub mod redact;
 mod summary;
@@ -50,6 +51,7 @@ use crate::{
 const EVENTS: &str = "events.jsonl";
 const JSON: &str = "report.json";
 const JUNIT: &str = "junit.xml";
+const MARKDOWN: &str = "report.md";
 const EVIDENCE: &str = "evidence";
 
 /// How often what is live is looked at again. Only what changed is drawn.
@@ -264,7 +266,7 @@ fn open(dir: &Path) -> Result<File, ReportError> {
         // Only beside our own record: elsewhere a folder of this name is somebody else's.
         remove(&dir.join(EVIDENCE), |path| std::fs::remove_dir_all(path))?;
     }
-    for name in [JSON, JUNIT] {
+    for name in [JSON, JUNIT, MARKDOWN] {
         remove(&dir.join(name), |path| std::fs::remove_file(path))?;
     }
     File::create(&events).map_err(failed("make", &events))
@@ -282,6 +284,7 @@ fn remove(path: &Path, how: impl Fn(&Path) -> std::io::Result<()>) -> Result<(),
 fn write_reports(dir: &Path, record: &Record) -> Result<(), ReportError> {
     let json = json::json(record).map_err(|source| ReportError::Json { what: "the report", source })?;
     write_whole(&dir.join(JSON), &json)?;
+    write_whole(&dir.join(MARKDOWN), &markdown::markdown(record))?;
     write_whole(&dir.join(JUNIT), &junit::junit(record)?)
 }
 

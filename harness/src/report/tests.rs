@@ -182,7 +182,7 @@ fn a_run_leaves_its_record_and_reports() {
     assert_eq!(read(dir.path(), JUNIT), junit::junit(&Record::of(&bad())).unwrap());
     let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, [EVENTS, JUNIT, JSON]);
+    assert_eq!(left, [EVENTS, JUNIT, JSON, MARKDOWN]);
 }
 
 #[test]

@@ -12,7 +12,10 @@ pub const VARIABLES: [(&str, &str); 11] = [
     ("HARBOR_URL", "Harbor's address, with https://"),
     ("HARBOR_NAMESPACE", "the namespace that Harbor is installed in"),
     ("HARBOR_RELEASE", "the name of Harbor's Helm release"),
-    ("HARBOR_CHART", "the chart that Harbor was installed from, for helm install and upgrade; harbor/harbor in the folder is the same"),
+    (
+        "HARBOR_CHART",
+        "the chart that Harbor was installed from, for helm install and upgrade; harbor/harbor in the folder is the same",
+    ),
     ("HARBOR_CA", "the certificate of the authority that signed Harbor's, as PEM; not set while Harbor is uninstalled"),
     ("HARBOR_ADMIN_PASSWORD", "the password of Harbor's user admin"),
     (

@@ -121,6 +121,8 @@ pub struct Pins {
     pub helm: String,
     /// crane's version.
     pub crane: String,
+    /// actionlint's version.
+    pub actionlint: String,
     /// Kubernetes' version.
     pub kubernetes: String,
     /// kind's own node image, by digest.
@@ -159,6 +161,7 @@ impl Pins {
             kind: versions.kind.version.to_string(),
             helm: versions.helm.version.to_string(),
             crane: versions.crane.version.to_string(),
+            actionlint: versions.actionlint.version.to_string(),
             kubernetes: kubernetes.version.to_string(),
             node_image: kubernetes.node_image.to_string(),
             etcd: kubernetes.etcd.to_string(),
@@ -249,6 +252,20 @@ pub async fn stand_in_image_in_engine(
     events: &Events,
 ) -> Result<Option<String>, SourceError> {
     Ok(packages::stand_in_in_engine(root, paths, pins, engine, events).await?)
+}
+
+/// The actionlint program, built where it is missing: for tests.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn actionlint(
+    engine: &EngineRef,
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    events: &Events,
+) -> Result<PathBuf, SourceError> {
+    Ok(packages::actionlint(root, paths, pins, engine, events).await?)
 }
 
 /// What an artifact is called that goes with a Kubernetes: the store keeps few of one name, and whoever runs labs of several

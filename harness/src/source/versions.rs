@@ -55,6 +55,8 @@ pub struct Versions {
     pub helm: Tool,
     /// crane.
     pub crane: Tool,
+    /// actionlint, for tests.
+    pub actionlint: Tool,
     /// The Kubernetes versions; never empty, the first is the default. One of them is had by [`Versions::kubernetes`].
     kubernetes: Spanned<Vec<Spanned<Kubernetes>>>,
     /// containerd of the nodes that are built here.

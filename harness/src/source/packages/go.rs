@@ -291,6 +291,21 @@ impl Module {
         }
     }
 
+    /// actionlint.
+    pub fn actionlint(version: &str) -> Self {
+        const PATH: &str = "github.com/rhysd/actionlint";
+        Self {
+            file: module_file("actionlint", "1.24.0", &[(PATH, version)]),
+            own: vec![],
+            builds: vec![Build {
+                packages: vec![format!("{PATH}/cmd/actionlint")],
+                variables: vec![(format!("{PATH}.version"), version.to_owned())],
+                tags: vec![],
+            }],
+            renames: vec![],
+        }
+    }
+
     /// kind.
     pub fn kind(version: &str) -> Self {
         Self {

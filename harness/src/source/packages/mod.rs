@@ -409,6 +409,26 @@ pub(super) async fn prepare(
     })
 }
 
+/// The actionlint program.
+pub(super) async fn actionlint(
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    engine: &EngineRef,
+    events: &Events,
+) -> Result<PathBuf, PackagesError> {
+    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
+    let recipe = Recipe {
+        name: "actionlint".to_owned(),
+        key: Inputs::new(1).text("go", kitchen.go.version()).text("version", &pins.actionlint).key(),
+        step: format!("build actionlint {} from its Go package", pins.actionlint),
+        usually: Duration::from_secs(10),
+    };
+    let program =
+        kitchen.go_artifact(&recipe, &["actionlint"], async |_| Ok(Module::actionlint(&pins.actionlint))).await?;
+    Ok(program.file("actionlint"))
+}
+
 /// Has the stand-in's image in the engine itself, for tests that run its parts as containers.
 pub(super) async fn stand_in_in_engine(
     root: &Path,
