@@ -28,10 +28,11 @@ use crate::{
     session::{self, LabWish, Session, Setup},
 };
 
-#[derive(Args)]
-pub struct E2eArgs {
+/// Which cells a run has.
+#[derive(Args, Clone, Default)]
+pub struct Choice {
     /// SCENARIO, SCENARIO/VARIANT or SCENARIO/VARIANT/PROCEDURE; all when none is given
-    selection: Vec<String>,
+    pub selection: Vec<String>,
     /// Only the documented and recommended repairs and the no-op control
     #[arg(long, conflicts_with = "runbook")]
     quick: bool,
@@ -44,12 +45,39 @@ pub struct E2eArgs {
     /// End the runbook also after each of its steps and run it again from its start: does it converge?
     #[arg(long, requires = "runbook")]
     interrupt: bool,
-    /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
-    jobs: Option<u8>,
     /// Run only the K-th of N like parts, for N machines that share the work
     #[arg(long, value_name = "K/N")]
     shard: Option<Shard>,
+}
+
+impl Choice {
+    /// The cells; the runbooks that someone brings are added to the library.
+    pub fn cells(&self, scenarios: &[Box<dyn Scenario>], library: &mut Library) -> Result<Vec<CellPlan>, Failure> {
+        let specs: Vec<&ScenarioSpec> = scenarios.iter().map(|scenario| scenario.spec()).collect();
+        let cells = match &self.runbook {
+            Some(file) => {
+                let wish = Wish { file, ablate: self.ablate, interrupt: self.interrupt };
+                runbook::cells(&wish, &self.selection, &specs, library)?
+            }
+            None => {
+                let known: Vec<CellPlan> = specs.iter().flat_map(|spec| spec.cells()).collect();
+                selection::select(&known, &self.selection, self.quick).map_err(Failure::input)?
+            }
+        };
+        match self.shard {
+            Some(shard) => shard.of(&cells).map_err(Failure::input),
+            None => Ok(cells),
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct E2eArgs {
+    #[command(flatten)]
+    choice: Choice,
+    /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    jobs: Option<u8>,
     /// What stays of the lab
     #[arg(long, value_enum, default_value_t = Keep::Never)]
     keep: Keep,
@@ -58,6 +86,14 @@ pub struct E2eArgs {
     report: PathBuf,
     #[command(flatten)]
     lab: LabArgs,
+}
+
+/// The cells that share a lab as it is left, in order. What a runbook of somebody's does to a lab is not known, so each of its
+/// runs has a lab of its own.
+pub fn groups(cells: &[CellPlan]) -> VecDeque<Vec<CellPlan>> {
+    let together =
+        |a: &CellPlan, b: &CellPlan| (&a.scenario, &a.variant) == (&b.scenario, &b.variant) && a.role != Role::Yours;
+    cells.chunk_by(together).map(<[_]>::to_vec).collect()
 }
 
 /// All scenarios, and the runbooks that their cells name.
@@ -78,21 +114,7 @@ pub fn scenarios() -> Result<(Vec<Box<dyn Scenario>>, Library), Failure> {
 
 pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let (scenarios, mut library) = scenarios()?;
-    let specs: Vec<&ScenarioSpec> = scenarios.iter().map(|scenario| scenario.spec()).collect();
-    let cells = match &args.runbook {
-        Some(file) => {
-            let wish = Wish { file, ablate: args.ablate, interrupt: args.interrupt };
-            runbook::cells(&wish, &args.selection, &specs, &mut library)?
-        }
-        None => {
-            let known: Vec<CellPlan> = specs.iter().flat_map(|spec| spec.cells()).collect();
-            selection::select(&known, &args.selection, args.quick).map_err(Failure::input)?
-        }
-    };
-    let cells = match args.shard {
-        Some(shard) => shard.of(&cells).map_err(Failure::input)?,
-        None => cells,
-    };
+    let cells = args.choice.cells(&scenarios, &mut library)?;
     let setup = Setup::read(&args.lab)?;
     let id = session::new_id();
 
@@ -108,10 +130,7 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let begun = Instant::now();
 
     let results = Arc::new(Mutex::new(Vec::new()));
-    // What a runbook of somebody's does to a lab is not known, so each of its runs has a lab of its own.
-    let together =
-        |a: &CellPlan, b: &CellPlan| (&a.scenario, &a.variant) == (&b.scenario, &b.variant) && a.role != Role::Yours;
-    let groups: VecDeque<Vec<CellPlan>> = cells.chunk_by(together).map(<[_]>::to_vec).collect();
+    let groups = groups(&cells);
     let labs = args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len());
     let first = Session::new(setup, events.clone());
     let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();

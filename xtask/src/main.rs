@@ -5,6 +5,7 @@ mod doctor;
 mod e2e;
 mod exit;
 mod gc;
+mod plan;
 mod runbook;
 mod session;
 mod test;
@@ -28,6 +29,10 @@ struct Cli {
 enum Command {
     /// Run scenarios: make a lab, break it, repair it, judge
     E2e(e2e::E2eArgs),
+    /// List scenarios, their variants and procedures
+    List(plan::ListArgs),
+    /// Tell what a run would do, without doing it
+    Plan(plan::PlanArgs),
     /// Pass the tests
     Test(test::TestArgs),
     /// Make a lab to play in
@@ -109,6 +114,8 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::E2e(args) => e2e::e2e(args).await,
+            Command::List(args) => plan::list(&args),
+            Command::Plan(args) => plan::plan(&args),
             Command::Test(args) => test::test(args).await,
             Command::Up(args) => up::up(args).await,
             Command::Down(args) => up::down(args).await,
