@@ -151,7 +151,7 @@ pub struct DrillStep {
     pub file: String,
     /// The line of the block in its file.
     pub line: usize,
-    /// `workstation`, or the node.
+    /// `workstation`, or the node; empty where it did not run.
     pub place: String,
     /// How it ended.
     pub ended: String,
@@ -199,7 +199,7 @@ impl CellPlan {
             Some(expected) => verdict == expected,
             // Which step is needed is a question: no answer to it is a failure.
             None if matches!(self.part, Some(Part::Without(_))) => {
-                !matches!(verdict, Verdict::LabBroken | Verdict::Skipped)
+                !matches!(verdict, Verdict::NotReproduced | Verdict::LabBroken | Verdict::Skipped)
             }
             // Who brings a runbook wants it to heal.
             None => verdict == Verdict::Healed,

@@ -123,7 +123,7 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let reporter = Reporter::start(receiver, options).map_err(Failure::input)?;
     let evidence = Evidence::new(Some(args.report)).map_err(Failure::input)?;
     for runbook in library.iter() {
-        let secrets = runbook.variables.iter().filter(|(name, _)| variables::is_secret(name));
+        let secrets = runbook.variables.iter().filter(|(name, value)| variables::is_secret(name, value));
         secrets.for_each(|(_, value)| evidence.hide(value));
     }
     events.emit(EventKind::RunStarted { run: id.clone(), cells: cells.clone() });

@@ -9,8 +9,7 @@ use bollard::{
 };
 use futures::StreamExt;
 
-/// The most that is kept of a node command's output, in bytes.
-const KEPT: usize = 256 * 1024;
+use crate::cmd::Bounded;
 
 /// One node of the lab.
 #[derive(Debug, Clone)]
@@ -98,16 +97,15 @@ impl Node {
             ..Default::default()
         };
         let exec = self.docker.create_exec(&self.container, options).await.map_err(engine)?.id;
-        let mut output = Vec::new();
+        let begun = std::time::Instant::now();
+        let mut output = Bounded::default();
         if let StartExecResults::Attached { output: mut stream, .. } =
             self.docker.start_exec(&exec, None).await.map_err(engine)?
         {
             let read = async {
                 while let Some(chunk) = stream.next().await {
                     match chunk.map_err(engine)? {
-                        LogOutput::StdOut { message } | LogOutput::StdErr { message } if output.len() < KEPT => {
-                            output.extend_from_slice(&message);
-                        }
+                        LogOutput::StdOut { message } | LogOutput::StdErr { message } => output.add(&message),
                         _ => {}
                     }
                 }
@@ -120,15 +118,15 @@ impl Node {
             }
         }
         let code = self.docker.inspect_exec(&exec).await.map_err(engine)?.exit_code.unwrap_or(-1);
-        // 124 and 137 are `timeout`'s own.
-        if code == 124 || code == 137 {
+        // 124 and 137 are `timeout`'s own, and others' too: a script may call it itself.
+        if (code == 124 || code == 137) && begun.elapsed() >= Duration::from_secs(limit.as_secs().max(1)) {
             return Err(self.timed_out(limit, &output));
         }
-        Ok(NodeOutput { code, output: String::from_utf8_lossy(&output).into_owned() })
+        Ok(NodeOutput { code, output: output.text() })
     }
 
-    fn timed_out(&self, after: Duration, output: &[u8]) -> NodeError {
-        NodeError::TimedOut { node: self.name.clone(), after, said: String::from_utf8_lossy(output).trim().to_owned() }
+    fn timed_out(&self, after: Duration, output: &Bounded) -> NodeError {
+        NodeError::TimedOut { node: self.name.clone(), after, said: output.text().trim().to_owned() }
     }
 }
 

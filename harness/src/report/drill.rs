@@ -48,21 +48,22 @@ pub(super) fn tables(cells: &[(CellResult, Option<CellPlan>)]) -> String {
         let variant = format!("{}/{}", cell.scenario, cell.variant);
         match plan.as_ref().and_then(|plan| plan.part.as_ref()) {
             Some(Part::Without(step)) => {
-                without.entry(variant).or_default().push([step.clone(), needed(cell).to_owned(), wrong(cell)]);
+                let whole = whole(cells, &variant).map(|cell| cell.verdict);
+                // Beside a whole that does not heal either, a part tells nothing.
+                let needed = if whole == Some(Verdict::Healed) { healed(cell, "no", "yes") } else { "not known" };
+                without.entry(variant).or_default().push([step.clone(), needed.to_owned(), wrong(cell)]);
             }
             Some(Part::CutAfter(step)) => {
-                cuts.entry(variant).or_default().push([step.clone(), converges(cell).to_owned(), wrong(cell)]);
+                let converges = healed(cell, "yes", "no").to_owned();
+                cuts.entry(variant).or_default().push([step.clone(), converges, wrong(cell)]);
             }
             None => {}
         }
     }
     let mut out = String::new();
     for (variant, rows) in without {
-        let whole = cells.iter().find(|(cell, plan)| {
-            format!("{}/{}", cell.scenario, cell.variant) == variant
-                && plan.as_ref().is_some_and(|plan| plan.part.is_none())
-        });
-        let whole = whole.map_or("was not run".to_owned(), |(cell, _)| format!("ended in `{}`", cell.verdict));
+        let whole = whole(cells, &variant);
+        let whole = whole.map_or("was not run".to_owned(), |cell| format!("ended in `{}`", cell.verdict));
         out += &format!("\n{variant}: each step left out; the whole runbook {whole}\n");
         out += &table(["step", "needed", "what goes wrong without it"], rows);
     }
@@ -73,19 +74,20 @@ pub(super) fn tables(cells: &[(CellResult, Option<CellPlan>)]) -> String {
     out
 }
 
-/// Whether a step is needed: not by itself, where the rest heals without it.
-fn needed(cell: &CellResult) -> &'static str {
-    match cell.verdict {
-        Verdict::Healed => "no",
-        Verdict::NotHealed | Verdict::DataLost => "yes",
-        Verdict::NotReproduced | Verdict::LabBroken | Verdict::Skipped => "not known",
-    }
+/// The runbook as it is, in this variant.
+fn whole<'a>(cells: &'a [(CellResult, Option<CellPlan>)], variant: &str) -> Option<&'a CellResult> {
+    let is = |(cell, plan): &&(CellResult, Option<CellPlan>)| {
+        format!("{}/{}", cell.scenario, cell.variant) == variant
+            && plan.as_ref().is_some_and(|plan| plan.part.is_none())
+    };
+    cells.iter().find(is).map(|(cell, _)| cell)
 }
 
-fn converges(cell: &CellResult) -> &'static str {
+/// One answer where it healed, the other where it did not.
+fn healed(cell: &CellResult, yes: &'static str, no: &'static str) -> &'static str {
     match cell.verdict {
-        Verdict::Healed => "yes",
-        Verdict::NotHealed | Verdict::DataLost => "no",
+        Verdict::Healed => yes,
+        Verdict::NotHealed | Verdict::DataLost => no,
         Verdict::NotReproduced | Verdict::LabBroken | Verdict::Skipped => "not known",
     }
 }

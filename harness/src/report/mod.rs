@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `events.jsonl` | every event, a line each; written as they come, so that a killed run leaves its record |
 //! | `report.json` | the result, of a fixed form |
+//! | `report.md` | the result, for a pull request or a job's summary |
 //! | `junit.xml` | the same for CI |
 //! | `evidence/<scenario>/<variant>/<phase>/` | what was seen, per phase |
 
@@ -319,7 +320,7 @@ pub struct Rendered {
     pub truncated: Option<String>,
 }
 
-/// Writes `report.json` and `junit.xml` of the report folder again, from its `events.jsonl`.
+/// Writes `report.json`, `report.md` and `junit.xml` of the report folder again, from its `events.jsonl`.
 ///
 /// # Errors
 /// The record cannot be read, a line of it other than a half-written last one is no event, or the reports cannot be written.

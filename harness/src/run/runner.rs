@@ -76,7 +76,8 @@ pub async fn run(
             .step(name, |step| async move {
                 let scenario = scenario.as_ref();
                 let known = Known::new(lab.node_names(), &lab.seed);
-                let story = Story { lab, known, scenario, variant: &first.variant, library, evidence, results };
+                let part = (first.role == Role::Yours).then(|| first.procedure.clone());
+                let story = Story { lab, known, scenario, variant: &first.variant, library, evidence, results, part };
                 story.tell(group, &step).await
             })
             .await?;
@@ -93,6 +94,8 @@ struct Story<'a> {
     library: &'a Library,
     evidence: &'a Evidence,
     results: &'a Mutex<Vec<CellResult>>,
+    /// The procedure, where it is a runbook that someone brings.
+    part: Option<String>,
 }
 
 fn since(begun: Instant) -> f64 {
@@ -363,6 +366,11 @@ impl Story<'_> {
     }
 
     fn phase(&self, phase: &str) -> Phase {
+        // Each part of a runbook that was taken apart has a lab of its own, beside others.
+        let phase = match &self.part {
+            Some(part) if !phase.starts_with(part.as_str()) => &format!("{part}-{phase}"),
+            _ => phase,
+        };
         self.evidence.phase(&self.scenario.spec().name, self.variant, phase)
     }
 

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::Read,
     path::{Path, PathBuf},
 };
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 use super::{
     Runbook,
@@ -21,8 +21,6 @@ use crate::{
 /// Files that are looked at, at most, and how deep folders are gone into.
 const MOST_FILES: usize = 200;
 const DEEPEST: usize = 4;
-/// How much of a dump is looked at for line ends, in bytes.
-const LOOKED_AT: u64 = 16 << 20;
 const DUMP_BEGINS: &str = "-- PostgreSQL database dump";
 const DUMP_ENDS: &str = "-- PostgreSQL database dump complete";
 
@@ -34,7 +32,7 @@ pub fn in_folder(work: &Path, runbooks: &[&Runbook], held: &Inventory) -> Vec<Fi
     for path in files {
         let name = path.strip_prefix(work).unwrap_or(&path).display().to_string();
         let what = match kind(&path) {
-            Some(Kind::Dump) => dump(&path),
+            Some(Kind::Dump { zipped }) => dump(&path, zipped),
             Some(Kind::Archive { zipped }) => archive(&path, zipped, held),
             None => Vec::new(),
         };
@@ -91,39 +89,47 @@ fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
 }
 
 enum Kind {
-    Dump,
+    Dump { zipped: bool },
     Archive { zipped: bool },
 }
 
 /// By content; an archive that is spoilt is known by its name alone.
 fn kind(path: &Path) -> Option<Kind> {
-    let mut head = [0; 512];
-    let read = File::open(path).ok()?.read(&mut head).ok()?;
-    let head = &head[..read];
-    if String::from_utf8_lossy(head).contains(DUMP_BEGINS) {
-        return Some(Kind::Dump);
-    }
+    let head = |reader: &mut dyn Read| {
+        let mut head = Vec::new();
+        let _ = reader.take(512).read_to_end(&mut head);
+        head
+    };
+    let plain = head(&mut File::open(path).ok()?);
+    let zipped = plain.starts_with(&[0x1f, 0x8b]);
+    let inner = if zipped { head(&mut MultiGzDecoder::new(File::open(path).ok()?)) } else { plain };
     let name = path.file_name()?.to_string_lossy().into_owned();
-    if head.starts_with(&[0x1f, 0x8b]) || name.ends_with(".tgz") || name.ends_with(".tar.gz") {
-        return Some(Kind::Archive { zipped: true });
+    if String::from_utf8_lossy(&inner).contains(DUMP_BEGINS) {
+        return Some(Kind::Dump { zipped });
     }
-    (head.get(257..262) == Some(b"ustar") || name.ends_with(".tar")).then_some(Kind::Archive { zipped: false })
+    let named_zipped = name.ends_with(".tgz") || name.ends_with(".tar.gz");
+    (inner.get(257..262) == Some(b"ustar") || named_zipped || name.ends_with(".tar"))
+        .then_some(Kind::Archive { zipped: zipped || named_zipped })
 }
 
-fn dump(path: &Path) -> Vec<String> {
+fn dump(path: &Path, zipped: bool) -> Vec<String> {
+    let Ok(file) = File::open(path) else { return Vec::new() };
+    let mut reader: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let (mut returns, mut before, mut tail, mut chunk) = (0, 0, Vec::new(), vec![0; 64 * 1024]);
+    while let Ok(read @ 1..) = reader.read(&mut chunk) {
+        for byte in &chunk[..read] {
+            returns += usize::from(before == b'\r' && *byte == b'\n');
+            before = *byte;
+        }
+        tail.extend_from_slice(&chunk[..read]);
+        tail.drain(..tail.len().saturating_sub(400));
+    }
     let mut found = Vec::new();
-    let Ok(mut file) = File::open(path) else { return found };
-    let mut text = Vec::new();
-    let _ = (&mut file).take(LOOKED_AT).read_to_end(&mut text);
-    let returns = text.windows(2).filter(|pair| pair == b"\r\n").count();
     if returns > 0 {
         found.push(format!(
             "is a dump with carriage returns at the ends of {returns} lines: it came through a terminal (-t)"
         ));
     }
-    let size = file.metadata().map_or(0, |about| about.len());
-    let mut tail = Vec::new();
-    let _ = file.seek(SeekFrom::Start(size.saturating_sub(400))).and_then(|_| file.read_to_end(&mut tail));
     if !String::from_utf8_lossy(&tail).contains(DUMP_ENDS) {
         found.push(
             "is a dump that is not complete: it does not end with \"PostgreSQL database dump complete\"".to_owned(),
@@ -134,14 +140,16 @@ fn dump(path: &Path) -> Vec<String> {
 
 fn archive(path: &Path, zipped: bool, held: &Inventory) -> Vec<String> {
     let size = path.metadata().map_or(0, |about| about.len());
-    let names = File::open(path).and_then(|file| if zipped { names(GzDecoder::new(file)) } else { names(file) });
+    let names = File::open(path).and_then(|file| if zipped { names(MultiGzDecoder::new(file)) } else { names(file) });
     let names = match names {
         Ok(names) if !names.is_empty() => names,
         Ok(_) => return vec![format!("is an archive with nothing in it ({size} bytes)")],
         Err(error) => return vec![format!("cannot be read as an archive ({size} bytes): {error}")],
     };
     // Another archive than one of the registry's storage is none of this.
-    if !names.iter().any(|name| name.contains("docker/registry") || name.contains("blobs/sha256")) {
+    let of_registry =
+        |name: &String| name.contains("docker/registry") || name.contains("blobs/sha256") && name.ends_with("/data");
+    if !names.iter().any(of_registry) {
         return Vec::new();
     }
     let there: BTreeSet<&str> =
@@ -209,6 +217,10 @@ mod tests {
         write("lacks.tgz", &of_blobs(&BLOBS[..1]));
         write("spoilt.tar.gz", b"Unable to use a TTY");
         write("other.tgz", &tar_of(&["etc/hosts".to_owned()]));
+        let mut zipped = GzEncoder::new(Vec::new(), Compression::fast());
+        std::io::Write::write_all(&mut zipped, whole.as_bytes()).unwrap();
+        write("dump.sql.gz", &zipped.finish().unwrap());
+        write("layout.tgz", &tar_of(&["blobs/sha256/aa11".to_owned(), "oci-layout".to_owned()]));
         write("notes.txt", b"-- not a dump");
         let held = Inventory {
             storage: BLOBS.iter().map(|digest| (format!("sha256:{digest}"), 1)).collect(),

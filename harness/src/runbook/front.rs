@@ -28,7 +28,7 @@ struct Written {
     #[serde(default)]
     timeouts: Timeouts,
     #[serde(default)]
-    variables: BTreeMap<String, Value>,
+    variables: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,13 +38,8 @@ struct Timeouts {
     runbook: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Bool(bool),
-    Integer(i64),
-    Text(String),
-}
+/// The longest value of a variable, in bytes: the environment of a process is bounded.
+const LONGEST: usize = 64 << 10;
 
 /// Splits the front matter off: what it says, and at which byte the Markdown begins. A file that does not begin with `---`, or in
 /// which it is never closed, has none.
@@ -84,7 +79,7 @@ fn front(file: &str, yaml: &str) -> Result<Front, RunbookError> {
         };
         text.as_ref().map(read).transpose()
     };
-    for name in written.variables.keys() {
+    for (name, value) in &written.variables {
         if !variables::is_name(name) {
             return Err(wrong(line_of(name), format!("`{name}` cannot be a variable: letters, digits and _ can")));
         }
@@ -92,18 +87,18 @@ fn front(file: &str, yaml: &str) -> Result<Front, RunbookError> {
             let what = format!("`{name}` is set by Drydock, anew for each block; give yours another name");
             return Err(wrong(line_of(name), what));
         }
+        if value.contains('\0') || value.len() > LONGEST {
+            let what =
+                format!("the value of `{name}` cannot be a variable's: it has a NUL byte or more than {LONGEST} bytes");
+            return Err(wrong(line_of(name), what));
+        }
     }
-    let text = |value: Value| match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Integer(value) => value.to_string(),
-        Value::Text(value) => value,
-    };
     Ok(Front {
         block: time("block", &written.timeouts.block)?,
         runbook: time("runbook", &written.timeouts.runbook)?,
         title: written.title,
         scenario: written.scenario,
-        variables: written.variables.into_iter().map(|(name, value)| (name, text(value))).collect(),
+        variables: written.variables.into_iter().collect(),
     })
 }
 
@@ -111,9 +106,6 @@ fn front(file: &str, yaml: &str) -> Result<Front, RunbookError> {
 fn describe(message: &str) -> String {
     let first = message.lines().next().unwrap_or(message);
     let first = first.split_once(" at line ").map_or(first, |(words, _)| words);
-    if first.contains("untagged") {
-        return "a variable is a text, a whole number, true or false".to_owned();
-    }
     let Some((name, known)) = first.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`')) else {
         return first.to_owned();
     };

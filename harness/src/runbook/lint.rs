@@ -9,6 +9,7 @@ use super::{
     Block, Place, Runbook,
     shell::{Command, Script, Word},
     variables,
+    workstation::ELSEWHERE,
 };
 use crate::nearest::did_you_mean;
 
@@ -68,10 +69,8 @@ pub fn lint(runbook: &Runbook) -> Vec<Finding> {
 
 /// Files that lie in the work folder before the first command.
 const KNOWN_FILES: [&str; 4] = ["values.yaml", "images/list", "backup", "harbor/harbor"];
-/// Programs that wait for somebody to type.
-const INTERACTIVE: [&str; 8] = ["vi", "vim", "nano", "less", "more", "top", "watch", "k9s"];
-/// Programs that lead out of the lab.
-const ELSEWHERE: [&str; 5] = ["ssh", "scp", "docker", "podman", "nerdctl"];
+/// Programs that wait for somebody to type or to look.
+const INTERACTIVE: [&str; 5] = ["vi", "vim", "nano", "watch", "k9s"];
 /// How a block of commands without a language often begins.
 const COMMANDS: [&str; 14] = [
     "kubectl",
@@ -95,13 +94,13 @@ type Instead = fn(&str) -> String;
 
 /// A text that somebody is meant to replace, what it is known by, and what to write.
 static PLACEHOLDERS: LazyLock<Vec<(Regex, Instead)>> = LazyLock::new(|| {
-    let forms: [(&str, Instead); 6] = [
+    let forms: [(&str, Instead); 5] = [
         // `<harbor-pv>`, and not the redirections of `a <b >c` and `a <b>c`.
-        (r"<([A-Za-z][A-Za-z0-9_. -]*)>(?:[^A-Za-z0-9.$/_-]|$)", for_words),
+        (r"<([A-Za-z][A-Za-z0-9_.-]*(?: [A-Za-z][A-Za-z0-9_.-]*)*)>(?:[^A-Za-z0-9.$/_&-]|$)", for_words),
         // `harbor-registry-xxx`, `XXXX`.
         (r"(?:^|[^A-Za-z0-9_-])([A-Za-z0-9.-]*-[xX]{3,}|[xX]{4,}|XXX)(?:[^A-Za-z0-9_]|$)", for_words),
-        // `YOUR_PASSWORD`, `your-node`, `CHANGEME`.
-        (r"(?:^|[^A-Za-z0-9_$\{-])((?:YOUR|your)[_-][A-Za-z0-9_-]+|CHANGE_?ME)", for_words),
+        // `YOUR_PASSWORD`, `your-node`.
+        (r"(?:^|[^A-Za-z0-9_$\{-])((?:YOUR|your)[_-][A-Za-z0-9_-]+)", for_words),
         // A pod's name of another day: a ReplicaSet's hash and five letters or digits, as Kubernetes draws them.
         (
             r"(?:^|[^A-Za-z0-9-])([a-z][a-z0-9-]*-[0-9a-f]{7,10}-[bcdfghjklmnpqrstvwxz2456789]{5})(?:[^A-Za-z0-9-]|$)",
@@ -111,7 +110,6 @@ static PLACEHOLDERS: LazyLock<Vec<(Regex, Instead)>> = LazyLock::new(|| {
         (r"(pvc-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})", |_| {
             "$(kubectl -n \"$HARBOR_NAMESPACE\" get pvc CLAIM -o jsonpath='{.spec.volumeName}')".to_owned()
         }),
-        (r"(?:^|\s)(\.\.\.|…)(?:\s|$)", |_| "what is left out".to_owned()),
     ];
     forms.into_iter().filter_map(|(form, instead)| Some((Regex::new(form).ok()?, instead))).collect()
 });
@@ -179,7 +177,7 @@ fn is_placeholder(words: &str) -> bool {
         "url",
         "port",
     ];
-    words.contains(['-', '_', ' ']) || words.chars().all(|c| c.is_ascii_uppercase()) || NAMES.contains(&words)
+    words.contains(['-', '_']) || words.chars().all(|c| c.is_ascii_uppercase()) || NAMES.contains(&words)
 }
 
 /// Follows a script line by line to know which lines are the text of a here-document.
@@ -203,6 +201,12 @@ impl HereDocument {
         false
     }
 }
+
+/// What names a kubeconfig, and its value.
+static KUBECONFIG: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?:--kubeconfig[= ]+|\bKUBECONFIG=)["']?([^\s"';|&)]+)"#).ok());
+/// What writes another cluster into the kubeconfig.
+const LOGINS: [&str; 4] = ["update-kubeconfig", "get-credentials", "oc login", "kubelogin"];
 
 static HARBOR_VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\$\{?(HARBOR_[A-Z0-9_]+)").ok());
 
@@ -229,17 +233,15 @@ impl Lint<'_> {
     fn block(&mut self, block: &Block) {
         let replaced = self.placeholders(block);
         self.unknown_variables(block);
+        if block.on == Place::Workstation {
+            self.other_clusters(block);
+        }
         let Some(script) = Script::read(&block.script) else {
             if !replaced {
                 self.syntax(block);
             }
             return;
         };
-        for (name, value) in &script.assigned {
-            if name == "KUBECONFIG" {
-                self.kubeconfig(block, value.line, &value.text);
-            }
-        }
         for command in &script.commands {
             self.command(block, command);
             if block.on == Place::Workstation {
@@ -252,8 +254,13 @@ impl Lint<'_> {
     fn placeholders(&mut self, block: &Block) -> bool {
         let before = self.findings.len();
         let mut document = HereDocument::default();
-        for (index, line) in block.script.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#')) {
+        for (index, line) in block.script.lines().enumerate() {
             let literal = document.holds(line);
+            let line = if literal { line } else { without_comment(line) };
+            // A name that is drawn has X in it.
+            if line.contains("mktemp") {
+                continue;
+            }
             for (form, instead) in PLACEHOLDERS.iter() {
                 for found in form.captures_iter(line) {
                     let (Some(whole), Some(inner)) = (found.get(0), found.get(1)) else { continue };
@@ -261,7 +268,7 @@ impl Lint<'_> {
                     if whole.as_str().starts_with('<') && line[..whole.start()].ends_with(['<', '(']) {
                         continue;
                     }
-                    let quoted = literal || line[..whole.start()].ends_with(['"', '\'', '>']);
+                    let quoted = literal || is_quoted(line, whole.start()) || line[..whole.start()].ends_with('>');
                     if whole.as_str().starts_with('<') && quoted && !is_placeholder(inner.as_str()) {
                         continue;
                     }
@@ -281,20 +288,38 @@ impl Lint<'_> {
     fn unknown_variables(&mut self, block: &Block) {
         let own = || variables::VARIABLES.iter().map(|(name, _)| *name);
         for (index, line) in block.script.lines().enumerate() {
+            let line = without_comment(line);
             for found in HARBOR_VARIABLE.iter().flat_map(|form| form.captures_iter(line)) {
-                let name = found.get(1).map_or("", |name| name.as_str());
-                let set = format!("{name}=");
-                let known = own().any(|own| own == name)
-                    || self.runbook.variables.iter().any(|(own, _)| own == name)
-                    || self.runbook.blocks().any(|(_, block)| block.script.contains(&set));
-                if !known {
-                    let suggestion = did_you_mean(name, own());
-                    let what =
-                        format!("nothing sets `${name}`{suggestion}; `cargo xtask runbook vars` lists what is set");
-                    self.error(block.line + 1 + index, what);
+                let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else { continue };
+                let name = name.as_str();
+                // A default is given, or a pod's own shell is meant.
+                let rest = &line[whole.end()..];
+                let defaulted = whole.as_str().starts_with("${") && rest.starts_with([':', '-', '=', '+', '?']);
+                if defaulted || is_single_quoted(line, whole.start()) || self.sets(name) || own().any(|own| own == name)
+                {
+                    continue;
                 }
+                let suggestion = did_you_mean(name, own());
+                let misspelt = own().any(|own| strsim::levenshtein(own, name) <= 2);
+                let level = if misspelt { Level::Error } else { Level::Warning };
+                let what = format!("nothing sets `${name}`{suggestion}; `cargo xtask runbook vars` lists what is set");
+                self.find(block.line + 1 + index, level, what);
             }
         }
+    }
+
+    /// Whether the runbook may set a variable: its name stands somewhere without a `$`, as in `read -r NAME`.
+    fn sets(&self, name: &str) -> bool {
+        let bare = |script: &str| {
+            script.match_indices(name).any(|(at, _)| {
+                let before = script[..at].chars().next_back();
+                let after = script[at + name.len()..].chars().next();
+                let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                !before.is_some_and(|c| inner(c) || c == '$' || c == '{') && !after.is_some_and(inner)
+            })
+        };
+        self.runbook.variables.iter().any(|(own, _)| own == name)
+            || self.runbook.blocks().any(|(_, block)| bare(&block.script))
     }
 
     /// What bash says of a script that could not be read.
@@ -316,17 +341,15 @@ impl Lint<'_> {
 
     fn command(&mut self, block: &Block, command: &Command) {
         let line = block.line + command.line;
-        for word in &command.words {
-            if let Some(value) = word.text.strip_prefix("KUBECONFIG=") {
-                self.kubeconfig(block, word.line, value);
-            }
-        }
         let Some((program, rest)) = command.program() else { return };
         let has = |flags: &[&str]| rest.iter().any(|word| flags.contains(&word.text.as_str()));
-        if INTERACTIVE.contains(&program)
-            || (program == "kubectl" && rest.first().is_some_and(|word| word.text == "edit"))
-        {
-            self.error(line, format!("`{program}` waits for somebody to type or to look, and nobody is there; write the change as a command"));
+        let edits =
+            program == "kubectl" && is(rest, "edit") && !command.words.iter().any(|word| word.text.contains("EDITOR="));
+        if INTERACTIVE.contains(&program) || edits {
+            let what = format!(
+                "`{program}` waits for somebody to type or to look, and nobody is there; write the change as a command"
+            );
+            self.error(line, what);
         }
         let follows = (program == "kubectl" && is(rest, "logs") || program == "tail" || program == "journalctl")
             && has(&["-f", "--follow"])
@@ -336,25 +359,44 @@ impl Lint<'_> {
         }
         if block.on == Place::Workstation && ELSEWHERE.contains(&program) {
             let instead = match program {
-                "ssh" | "scp" => "a block that says on=each-node, on=workers or on=gpu-node runs on nodes",
-                _ => "`crane` copies, pushes and pulls images; the images to push are in images/",
+                "docker" | "podman" | "nerdctl" => {
+                    "`crane` copies, pushes and pulls images; the images to push are in images/"
+                }
+                _ => "a block that says on=each-node, on=workers or on=gpu-node runs on nodes",
             };
             self.warn(line, format!("there is no `{program}` on the lab's workstation; {instead}"));
         }
         match program {
             "kubectl" => self.kubectl(block, command, rest),
-            "helm" => self.helm(block, line, rest),
+            "helm" => self.helm(line, rest),
             "psql" => self.psql(line, rest, !command.reads.is_empty()),
             _ => {}
         }
     }
 
-    /// A kubeconfig by its path is somebody's own.
-    fn kubeconfig(&mut self, block: &Block, line: usize, path: &str) {
-        let path = path.trim_matches(['"', '\'']);
-        if path.starts_with('/') {
-            let what = format!("`{path}` leads to another cluster; leave it out: KUBECONFIG is the lab's");
-            self.error(block.line + line, what);
+    /// A kubeconfig by its path is somebody's own, and so is a cluster that a cloud's program names. The text is looked at, since
+    /// what is in a variable or behind `timeout` is a command all the same.
+    fn other_clusters(&mut self, block: &Block) {
+        for (index, line) in block.script.lines().enumerate() {
+            let line_number = block.line + 1 + index;
+            let line = without_comment(line);
+            for found in KUBECONFIG.iter().flat_map(|form| form.captures_iter(line)) {
+                let value = found.get(1).map_or("", |value| value.as_str());
+                let elsewhere = |part: &str| {
+                    part.starts_with('/') && part != "/dev/null"
+                        || part.starts_with('~') && !part.starts_with("~/") && part != "~"
+                };
+                if let Some(part) = value.split(':').find(|part| elsewhere(part)) {
+                    let what = format!("`{part}` leads to another cluster; leave it out: KUBECONFIG is the lab's");
+                    self.error(line_number, what);
+                }
+            }
+            if let Some(words) = LOGINS.iter().find(|words| line.contains(**words)) {
+                self.error(
+                    line_number,
+                    format!("`{words}` leads to another cluster; leave it out: KUBECONFIG is the lab's"),
+                );
+            }
         }
     }
 
@@ -365,7 +407,6 @@ impl Lint<'_> {
             let (flag, value) = word.text.split_once('=').unwrap_or((&word.text, next));
             match flag {
                 "--" => break,
-                "--kubeconfig" => self.kubeconfig(block, word.line, value),
                 "--context" | "--cluster" => {
                     let what = format!("the lab's kubeconfig knows no `{value}`; leave {flag} out");
                     self.warn(line, what);
@@ -400,17 +441,15 @@ impl Lint<'_> {
         self.warn(line, what.to_owned());
     }
 
-    fn helm(&mut self, block: &Block, line: usize, rest: &[Word]) {
-        for (index, word) in rest.iter().enumerate() {
-            let next = rest.get(index + 1).map_or("", |next| next.text.as_str());
-            let (flag, value) = word.text.split_once('=').unwrap_or((&word.text, next));
-            match flag {
-                "--kubeconfig" => self.kubeconfig(block, word.line, value),
-                "--kube-context" => {
-                    self.warn(line, format!("the lab's kubeconfig knows no `{value}`; leave {flag} out"))
-                }
-                _ => {}
-            }
+    fn helm(&mut self, line: usize, rest: &[Word]) {
+        if let Some(at) = rest.iter().position(|word| word.text.starts_with("--kube-context")) {
+            let next = rest.get(at + 1).map_or("", |next| next.text.as_str());
+            let value = rest[at].text.split_once('=').map_or(next, |(_, value)| value);
+            self.warn(line, format!("the lab's kubeconfig knows no `{value}`; leave --kube-context out"));
+        }
+        if is(rest, "repo") || is(rest, "pull") {
+            let what = "the chart is here already, as harbor/harbor and $HARBOR_CHART; one from a repository may be another Harbor";
+            self.warn(line, what.to_owned());
         }
         let of_own =
             rest.iter().any(|word| word.text.contains("certSource=secret") || word.text.contains("tls.enabled=false"));
@@ -459,15 +498,80 @@ impl Lint<'_> {
 
     fn unmarked(&mut self, line: usize, first: &str) {
         let word = first.split_whitespace().next().unwrap_or_default();
-        if COMMANDS.contains(&word) {
+        if COMMANDS.contains(&word) || word.starts_with("```") || word.starts_with("~~~") {
             let what = "this block is not run: it does not say that it is shell; begin it with ```sh if it should be";
             self.warn(line, what.to_owned());
         }
     }
 }
 
+/// Flags of kubectl and helm that may stand before the subcommand and take a value.
+const VALUED: [&str; 12] = [
+    "-n",
+    "--namespace",
+    "--context",
+    "--kube-context",
+    "--kubeconfig",
+    "--cluster",
+    "--user",
+    "-s",
+    "--server",
+    "--token",
+    "--request-timeout",
+    "-v",
+];
+
+/// Whether it is this subcommand.
 fn is(words: &[Word], subcommand: &str) -> bool {
-    words.iter().find(|word| !word.text.starts_with('-')).is_some_and(|word| word.text == subcommand)
+    let mut words = words.iter().map(|word| word.text.as_str());
+    while let Some(word) = words.next() {
+        if VALUED.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return word == subcommand;
+        }
+    }
+    false
+}
+
+/// A line without the comment at its end.
+fn without_comment(line: &str) -> &str {
+    let mut quote = None;
+    let mut before = ' ';
+    for (index, c) in line.char_indices() {
+        match (quote, c) {
+            (None, '#') if before.is_whitespace() => return &line[..index],
+            (None, '"' | '\'') if before != '\\' => quote = Some(c),
+            (Some(open), c) if open == c && before != '\\' => quote = None,
+            _ => {}
+        }
+        before = c;
+    }
+    line
+}
+
+/// Whether what begins at `at` is within quotes.
+fn is_quoted(line: &str, at: usize) -> bool {
+    open_quote(line, at).is_some()
+}
+
+fn is_single_quoted(line: &str, at: usize) -> bool {
+    open_quote(line, at) == Some('\'')
+}
+
+/// The quote that is open before `at`.
+fn open_quote(line: &str, at: usize) -> Option<char> {
+    let mut quote = None;
+    let mut before = ' ';
+    for c in line[..at].chars() {
+        match (quote, c) {
+            (None, '"' | '\'') if before != '\\' => quote = Some(c),
+            (Some(open), c) if open == c && before != '\\' => quote = None,
+            _ => {}
+        }
+        before = c;
+    }
+    quote
 }
 
 /// `-t`, `-it`, `--tty`.

@@ -123,6 +123,9 @@ pub fn parse(file: &str, text: &str) -> Result<Runbook, RunbookError> {
                 Some(Open::Unmarked { line, code }) => {
                     unmarked.push(Unmarked { line, first: code.lines().next().unwrap_or_default().to_owned() });
                 }
+                Some(Open::Like { line, language }) => {
+                    unmarked.push(Unmarked { line, first: format!("```{language}") })
+                }
                 Some(Open::Other) | None => {}
             },
             _ => {}
@@ -159,8 +162,20 @@ impl Lines<'_> {
 
 /// A code block that is being read.
 enum Open {
-    Shell { block: Block, console: bool, code: String },
-    Unmarked { line: usize, code: String },
+    Shell {
+        block: Block,
+        console: bool,
+        code: String,
+    },
+    Unmarked {
+        line: usize,
+        code: String,
+    },
+    /// Another name of a shell.
+    Like {
+        line: usize,
+        language: String,
+    },
     Other,
 }
 
@@ -171,7 +186,12 @@ impl Open {
         let language = match words.next() {
             None => return Ok(Open::Unmarked { line, code: String::new() }),
             Some(language) if SHELLS.contains(&language) => language,
-            Some(_) => return Ok(Open::Other),
+            Some(language) => {
+                let language = language.to_lowercase();
+                let like = ["bash", "shell", "zsh", "console"].iter().any(|shell| language.contains(shell))
+                    || language == "sh";
+                return Ok(if like { Open::Like { line, language } } else { Open::Other });
+            }
         };
         let mut block = Block {
             line,
@@ -225,21 +245,35 @@ impl Block {
 /// The commands of a terminal's record: what follows a prompt, without what was printed. A record without prompts is commands as
 /// it stands. Left-out lines stay as empty ones, so that a command keeps its line.
 fn without_prompts(record: &str) -> String {
-    let prompt = ["$ ", "# "].into_iter().find(|prompt| record.lines().any(|line| line.starts_with(prompt)));
-    let Some(prompt) = prompt else { return record.to_owned() };
+    if !record.lines().any(|line| after_prompt(line).is_some()) {
+        return record.to_owned();
+    }
     let mut commands = String::new();
     let mut goes_on = false;
     for line in record.lines() {
-        let command = match line.strip_prefix(prompt) {
-            Some(command) => command,
-            None if goes_on => line.strip_prefix("> ").unwrap_or(line),
-            None => "",
+        let command = match (after_prompt(line), line.strip_prefix("> ")) {
+            (Some(command), _) => command,
+            // The shell's second prompt, as long as the command is not complete.
+            (None, Some(rest)) if goes_on => rest,
+            (None, None) if goes_on && commands.ends_with("\\\n") => line,
+            (None, _) => "",
         };
-        goes_on = command.ends_with('\\');
+        goes_on = !command.is_empty() || (goes_on && line.starts_with('>'));
         commands.push_str(command);
         commands.push('\n');
     }
     commands
+}
+
+/// What follows `$ `, `user@host:~$ ` or `[root@host ~]# `. A `# ` alone begins a comment more often than it is root's prompt.
+fn after_prompt(line: &str) -> Option<&str> {
+    if let Some(command) = line.strip_prefix("$ ") {
+        return Some(command);
+    }
+    let at = line.find(['$', '#'])?;
+    let (prompt, rest) = (&line[..at], line[at + 1..].strip_prefix(' ')?);
+    let named = prompt.contains('@') && !prompt.contains(['"', '\'', '|', '=']);
+    named.then_some(rest)
 }
 
 /// A time such as `30s`, `2m` or `1h`.

@@ -44,7 +44,9 @@ impl Places for LabPlaces<'_> {
     }
 
     async fn variables(&self) -> Result<Vec<(String, String)>, LabError> {
-        variables::look_up(self.lab).await
+        let mut variables = variables::look_up(self.lab).await?;
+        variables.push(("HARBOR_CHART".to_owned(), self.workstation.chart()));
+        Ok(variables)
     }
 
     async fn run(&self, job: Job<'_>) -> Result<Ran, LabError> {

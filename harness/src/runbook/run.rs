@@ -145,6 +145,7 @@ async fn tried(
     let begun = Instant::now();
     let until = block.retry.map(|retry| begun + retry);
     let mut ticks = tokio::time::interval(AGAIN);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut tries = 0;
     loop {
         ticks.tick().await;

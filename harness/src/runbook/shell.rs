@@ -65,8 +65,10 @@ impl Script {
 /// Whether reading `text` could go deep: counted from above, since quotes are not looked at.
 fn deep(text: &str) -> bool {
     let opening = text.bytes().filter(|byte| matches!(byte, b'(' | b'{' | b'`' | b'!')).count();
-    let words = text.split_ascii_whitespace().filter(|word| matches!(*word, "if" | "while" | "until" | "for" | "case"));
-    opening + words.count() > DEEPEST
+    let words = text
+        .split_ascii_whitespace()
+        .filter(|word| matches!(*word, "if" | "while" | "until" | "for" | "case" | "coproc"));
+    opening + words.count() > DEEPEST || text.matches("||").count() + text.matches("&&").count() > DEEPEST * 5
 }
 
 impl Command {
@@ -76,10 +78,16 @@ impl Command {
         loop {
             let (first, rest) = words.split_first()?;
             match first.text.as_str() {
+                "timeout" => {
+                    // Its flags, and the time.
+                    let flags = rest.iter().take_while(|word| word.text.starts_with('-')).count();
+                    words = rest.get(flags + 1..).unwrap_or_default();
+                }
                 "sudo" => {
                     words = rest;
                     while let Some((flag, rest)) = words.split_first().filter(|(flag, _)| flag.text.starts_with('-')) {
-                        let takes_one = matches!(flag.text.as_str(), "-u" | "-g" | "-h" | "-p" | "-C" | "-U");
+                        let takes_one = matches!(flag.text.as_str(), "--user" | "--group" | "--host" | "--prompt")
+                            || !flag.text.starts_with("--") && flag.text.ends_with(['u', 'g', 'h', 'p', 'C', 'U']);
                         words = if takes_one { rest.get(1..).unwrap_or_default() } else { rest };
                     }
                 }
@@ -360,6 +368,7 @@ mod tests {
             format!("{program} {}", rest.len())
         };
         assert_eq!(program("sudo -u postgres -E env A=b /usr/bin/tar -x f"), "tar 2");
+        assert_eq!(program("timeout --foreground 20m kubectl get po"), "kubectl 2");
         assert_eq!(program("KUBECONFIG=x time kubectl get po"), "kubectl 2");
         assert_eq!(Script::read("sudo -i").unwrap().commands[0].program(), None);
     }
@@ -376,7 +385,7 @@ mod tests {
     fn what_is_malformed_or_very_deep_is_not_told() {
         assert_eq!(Script::read("echo 'a"), None);
         assert_eq!(Script::read("kubectl delete pv <harbor-pv>\n"), None);
-        for open in ["(", "$(", "{ ", "if ", "`", "! ", "<(", "${a:-", "\"$("] {
+        for open in ["(", "$(", "{ ", "if ", "`", "! ", "<(", "${a:-", "\"$(", "coproc ", "[[ a || ", "b && "] {
             let text = format!("echo {}", open.repeat(100_000));
             assert!(Script::read(&text).is_none_or(|script| script.commands.len() < 10), "{open}");
         }

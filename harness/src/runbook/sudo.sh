@@ -2,10 +2,14 @@
 # There is nobody else to become here, and what sudo does to the environment would lead kubectl to another cluster.
 while [ $# -gt 0 ]; do
   case $1 in
-    -u | -g | -h | -p | -C | -U) shift 2 ;;
     --) shift; break ;;
+    --user | --group | --host | --prompt | --chdir | --chroot | --close-from | --other-user) shift 2 ;;
+    --*) shift ;;
+    -*[ugphCUrtTDR]) shift 2 ;;
     -*) shift ;;
     *) break ;;
   esac
 done
-[ $# -eq 0 ] || exec env -- "$@"
+# As `sudo -i` and `sudo -s` do, with what they are given to read.
+[ $# -gt 0 ] || exec bash -s
+exec env -- "$@"

@@ -11,7 +11,7 @@ pub struct Record {
     pub step: String,
     /// The line of the block in its file.
     pub line: usize,
-    /// `workstation`, or the node.
+    /// `workstation`, or the node; empty where it did not run.
     pub place: String,
     /// The commands.
     pub script: String,
@@ -34,6 +34,9 @@ pub struct Transcript {
     pub records: Vec<Record>,
 }
 
+/// What is told of a last line at most, in characters: the whole of it is in the transcript.
+const LONGEST: usize = 400;
+
 impl Transcript {
     /// What failed, if anything did.
     pub fn failed(&self) -> Option<&Record> {
@@ -49,6 +52,7 @@ impl Transcript {
     pub fn failure(&self) -> Option<String> {
         let record = self.failed()?;
         let last = record.output.trim().lines().last().unwrap_or("nothing");
+        let last = last.char_indices().nth(LONGEST).map_or(last.to_owned(), |(at, _)| format!("{} …", &last[..at]));
         let Record { step, file, line, ended, .. } = record;
         // What never began did so nowhere.
         if record.place.is_empty() {

@@ -30,7 +30,7 @@ pub const VARIABLES: [(&str, &str); 11] = [
 /// What reaches the lab's cluster, beside those variables.
 pub const REACHES: [(&str, &str); 4] = [
     ("HOME", "a folder of the lab's own"),
-    ("KUBECONFIG", "the lab's, with one context; ~/.kube/config is the same file"),
+    ("KUBECONFIG", "~/.kube/config: a copy of the lab's, with one context, laid anew for each block"),
     ("DOCKER_CONFIG, HELM_*", "where crane and Helm keep their state, within the lab"),
     ("PATH", "kubectl, helm and crane of the lab first, then this machine's programs"),
 ];
@@ -46,13 +46,16 @@ pub(super) fn is_name(name: &str) -> bool {
 pub(super) fn is_own(name: &str) -> bool {
     VARIABLES.iter().any(|(own, _)| *own == name)
         || matches!(name, "HOME" | "KUBECONFIG" | "DOCKER_CONFIG" | "PATH")
-        || name.starts_with("HELM_")
+        || matches!(name, "HELM_CACHE_HOME" | "HELM_CONFIG_HOME" | "HELM_DATA_HOME")
 }
 
-/// Whether a variable of this name holds a secret.
-pub fn is_secret(name: &str) -> bool {
+/// Whether a variable holds a secret, by its name. A short value is none that could be taken out of texts: `true` and `30` are in
+/// many.
+pub fn is_secret(name: &str, value: &str) -> bool {
+    const SHORTEST: usize = 6;
     let name = name.to_uppercase();
-    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "PRIVATE", "CREDENTIAL"].iter().any(|part| name.contains(part))
+    let parts = ["PASS", "PWD", "SECRET", "TOKEN", "PRIVATE", "CREDENTIAL", "KEY", "AUTH"];
+    value.len() >= SHORTEST && parts.iter().any(|part| name.contains(part))
 }
 
 /// The variables as they are now: pods change their names.
@@ -65,7 +68,6 @@ pub(super) async fn look_up(lab: &Lab) -> Result<Vec<(String, String)>, LabError
         ("HARBOR_URL", harbor.url()),
         ("HARBOR_NAMESPACE", harbor.namespace.clone()),
         ("HARBOR_RELEASE", harbor.release.clone()),
-        ("HARBOR_CHART", lab.chart.display().to_string()),
         ("HARBOR_ADMIN_PASSWORD", harbor.accounts.admin.secret.clone()),
         ("WORKERS", workers.join(" ")),
     ];

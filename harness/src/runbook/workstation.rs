@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Pid;
 use tokio::{io::AsyncReadExt, net::unix::pipe, process::Command, task::JoinHandle};
 
 use super::{
@@ -24,29 +25,62 @@ use crate::{
 
 /// How long what was printed is still read after the shell has ended: a process in the background may hold the pipe for ever.
 const REST: Duration = Duration::from_millis(300);
+/// Programs that lead out of the lab: to this machine itself, which a block that was meant for nodes would change; to other
+/// machines; to other users' homes, engines and clusters.
+pub(super) const ELSEWHERE: [&str; 29] = [
+    "ssh",
+    "scp",
+    "sftp",
+    "rsync",
+    "docker",
+    "podman",
+    "nerdctl",
+    "kind",
+    "minikube",
+    "su",
+    "runuser",
+    "doas",
+    "machinectl",
+    "systemctl",
+    "service",
+    "journalctl",
+    "ctr",
+    "crictl",
+    "kubeadm",
+    "kubelet",
+    "k3s",
+    "microk8s",
+    "nsenter",
+    "chroot",
+    "update-ca-certificates",
+    "update-ca-trust",
+    "reboot",
+    "shutdown",
+    "poweroff",
+];
+/// Marks every process that a runbook starts on the workstation, whatever process group it goes to.
+const MARK: &str = "DRYDOCK_RUNBOOK";
 /// Variables that a shell has of its own.
-const SHELLS_OWN: &str = "BASH*|COMP_*|DIRSTACK|EPOCH*|EUID|FUNCNAME|GROUPS|HISTCMD|HOSTNAME|HOSTTYPE|IFS|LINENO|MACHTYPE|OPT*|\
-                          OSTYPE|PIPESTATUS|PPID|PS4|PWD|OLDPWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TERM|UID|_";
+const SHELLS_OWN: &str = "BASH|BASHOPTS|BASHPID|BASH_*|COMP_WORDBREAKS|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|EUID|FUNCNAME|\
+                          GROUPS|HISTCMD|HOSTTYPE|LINENO|MACHTYPE|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|PPID|PS4|PWD|\
+                          OLDPWD|RANDOM|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TERM|UID|_";
 
 /// A shell's place.
 pub(super) struct Workstation {
     /// Where commands run.
     work: PathBuf,
+    /// The lab's kubeconfig.
+    kubeconfig: PathBuf,
     /// What lies beside it: the home, and what keeps the shell's state.
     own: PathBuf,
     env: Vec<(String, String)>,
-    background: Mutex<Vec<Background>>,
+    /// What still reads the output of processes that a block has left running.
+    background: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What a block has left running; it ends when this is dropped.
-struct Background {
-    _group: GroupGuard,
-    reader: JoinHandle<()>,
-}
-
-impl Drop for Background {
+impl Drop for Workstation {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.end_all();
     }
 }
 
@@ -62,35 +96,64 @@ impl Workstation {
         };
         let values = lab.join("values.yaml");
         write(values.clone(), "copy", std::fs::copy(&values, work.join("values.yaml")).map(drop))?;
+        // Empty until a fault has left something there.
+        write(lab.join(BACKUP), "make", std::fs::create_dir_all(lab.join(BACKUP)))?;
         for name in [IMAGES, BACKUP] {
             write(lab.join(name), "link to", symlink(lab.join(name), work.join(name)))?;
         }
+        // A copy: who changes it changes neither other labs' nor the original.
         let place = work.join("harbor");
-        write(place.clone(), "make", std::fs::create_dir(&place).and_then(|()| symlink(chart, place.join("harbor"))))?;
+        write(
+            place.clone(),
+            "copy the chart to",
+            std::fs::create_dir(&place).and_then(|()| copy(chart, &place.join("harbor"))),
+        )?;
         let mut env = tool_env(lab);
         env.extend(own_env(&own, tools));
         for folder in ["home/.kube", "home/.docker", "tmp", "bin"] {
             write(own.join(folder), "make", std::fs::create_dir_all(own.join(folder)))?;
         }
-        let link = own.join("home/.kube/config");
-        write(link.clone(), "link", symlink(lab.join(KUBECONFIG), link))?;
-        for name in ["sudo", "ssh", "scp", "docker", "podman", "nerdctl"] {
-            let script = if name == "sudo" { include_str!("sudo.sh") } else { include_str!("elsewhere.sh") };
+        let elsewhere = ELSEWHERE.map(|name| (name, include_str!("elsewhere.sh")));
+        for (name, script) in [("sudo", include_str!("sudo.sh"))].into_iter().chain(elsewhere) {
             let path = own.join("bin").join(name);
             write(path.clone(), "write", write_program(&path, script))?;
         }
-        Ok(Self { work, own, env, background: Mutex::default() })
+        Ok(Self { work, kubeconfig: lab.join(KUBECONFIG), own, env, background: Mutex::default() })
     }
 
     /// A new shell: without the state of an earlier one and without what it left running. `names` are variables that are set
     /// anew for each block, beside Drydock's own.
     pub fn begin<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<(), LabError> {
-        self.background.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.end_all();
         let failed = |path: PathBuf| move |source| LabError::File { doing: "write", path, source };
         let state = self.own.join("state");
         std::fs::write(&state, "").map_err(failed(state.clone()))?;
         let path = self.prelude();
         std::fs::write(&path, prelude(&state, names)).map_err(failed(path.clone()))
+    }
+
+    /// Ends every process that the runbook has started and that lives. `timeout`, `setsid` and job control leave the process
+    /// group of their block, so they are known by their environment.
+    fn end_all(&self) {
+        for reader in self.background.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            reader.abort();
+        }
+        let mark = format!("{MARK}={}", self.own.display());
+        // One that was just starting another may have been missed.
+        for _ in 0..5 {
+            let mut left = marked(&mark).peekable();
+            if left.peek().is_none() {
+                return;
+            }
+            left.for_each(|pid| {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            });
+        }
+    }
+
+    /// The chart, as an absolute path.
+    pub fn chart(&self) -> String {
+        self.work.join("harbor/harbor").display().to_string()
     }
 
     fn prelude(&self) -> PathBuf {
@@ -100,6 +163,13 @@ impl Workstation {
     /// Runs a script in the work folder, or where the block before has gone.
     pub async fn run(&self, job: Job<'_>) -> Result<Ran, LabError> {
         let failed = |source| LabError::File { doing: "start bash in", path: self.work.clone(), source };
+        // Laid anew for each block: some tools write themselves into it.
+        let config = self.own.join("home/.kube/config");
+        std::fs::copy(&self.kubeconfig, &config).map_err(|source| LabError::File {
+            doing: "copy the kubeconfig to",
+            path: config.clone(),
+            source,
+        })?;
         let (reader, writer) = std::io::pipe().map_err(failed)?;
         let mut command = Command::new("bash");
         command
@@ -108,6 +178,7 @@ impl Workstation {
             .env_clear()
             .envs(self.env.iter().chain(job.env).map(|(name, value)| (name, value)))
             .env("BASH_ENV", self.prelude())
+            .env(MARK, &self.own)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().map_err(failed)?)
             .stderr(writer)
@@ -122,10 +193,11 @@ impl Workstation {
         let ended = match tokio::time::timeout(job.limit, child.wait()).await {
             Ok(status) => {
                 let status = status.map_err(failed)?;
-                let _ = tokio::time::timeout(REST, &mut reading).await;
-                if let Some(group) = group.filter(GroupGuard::lives) {
-                    let left = Background { _group: group, reader: reading };
-                    self.background.lock().unwrap_or_else(PoisonError::into_inner).push(left);
+                if let Some(group) = group {
+                    group.keep();
+                }
+                if tokio::time::timeout(REST, &mut reading).await.is_err() {
+                    self.background.lock().unwrap_or_else(PoisonError::into_inner).push(reading);
                 }
                 match (status.code(), status.signal()) {
                     (Some(code), _) => Ended::Exit(code.into()),
@@ -135,6 +207,7 @@ impl Workstation {
             Err(_) => {
                 drop(group);
                 reading.abort();
+                self.end_all();
                 Ended::Stopped(job.limit)
             }
         };
@@ -149,6 +222,7 @@ fn own_env(own: &Path, tools: &Path) -> Vec<(String, String)> {
     let path = std::env::var("PATH").unwrap_or_default();
     [
         ("HOME", at("home")),
+        ("KUBECONFIG", at("home/.kube/config")),
         ("DOCKER_CONFIG", at("home/.docker")),
         ("TMPDIR", at("tmp")),
         ("LANG", "C.UTF-8".to_owned()),
@@ -169,12 +243,13 @@ fn prelude<'n>(state: &Path, names: impl Iterator<Item = &'n str>) -> String {
         r#"unset BASH_ENV
 . {state}
 __drydock_keep() {{
-  local __drydock_status=$? __drydock_name
+  local __drydock_status=$? __drydock_name IFS=$'\n'
   set +eu
-  trap - EXIT
+  builtin trap - EXIT
+  eval "$__drydock_own_trap"
   for __drydock_name in $(compgen -v); do
     case $__drydock_name in
-      {own}HOME|KUBECONFIG|DOCKER_CONFIG|HELM_*|__drydock_*|{SHELLS_OWN}) continue ;;
+      {own}IFS|HOME|KUBECONFIG|DOCKER_CONFIG|HELM_CACHE_HOME|HELM_CONFIG_HOME|HELM_DATA_HOME|{MARK}|__drydock_*|{SHELLS_OWN}) continue ;;
     esac
     [[ ${{!__drydock_name@a}} == *r* ]] || declare -p "$__drydock_name"
   done > {state} 2>/dev/null
@@ -182,7 +257,15 @@ __drydock_keep() {{
   printf 'cd -- %q\n' "$PWD" >> {state}
   exit "$__drydock_status"
 }}
-trap __drydock_keep EXIT
+__drydock_own_trap=
+trap() {{
+  if [ $# -eq 2 ] && [[ $2 == EXIT || $2 == 0 ]]; then
+    if [ "$1" = - ]; then __drydock_own_trap=; else __drydock_own_trap=$1; fi
+  else
+    builtin trap "$@"
+  fi
+}}
+builtin trap __drydock_keep EXIT
 "#
     )
 }
@@ -202,6 +285,30 @@ fn make_anew(dir: &Path) -> Result<(), LabError> {
     std::fs::create_dir_all(dir).map_err(wrong("make"))
 }
 
+/// Copies a file, or a folder with all in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    if !from.is_dir() {
+        return std::fs::copy(from, to).map(drop);
+    }
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        copy(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// The living processes that have `mark` in their environment.
+fn marked(mark: &str) -> impl Iterator<Item = Pid> {
+    let mark = mark.as_bytes().to_owned();
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        // A process that has ended has an empty one.
+        let environment = std::fs::read(entry.path().join("environ")).ok()?;
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark).then_some(pid)
+    })
+}
+
 fn write_program(path: &Path, script: &str) -> std::io::Result<()> {
     std::fs::write(path, script)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
@@ -215,6 +322,8 @@ mod tests {
     fn workstation(dir: &Path) -> Workstation {
         std::fs::write(dir.join("values.yaml"), "a: b\n").unwrap();
         std::fs::write(dir.join(KUBECONFIG), "the lab's\n").unwrap();
+        std::fs::create_dir_all(dir.join("chart/templates")).unwrap();
+        std::fs::write(dir.join("chart/templates/x.yaml"), "x\n").unwrap();
         let workstation = Workstation::new(dir, &dir.join("tools"), &dir.join("chart")).unwrap();
         workstation.begin(std::iter::empty()).unwrap();
         workstation
@@ -258,6 +367,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_trap_of_the_block_s_own_runs_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = workstation(dir.path());
+        let first = "trap 'echo ended $A' EXIT; trap 'true' INT; A=1 OPTS=o IFS=,";
+        assert_eq!(sh(&at, first).await, (GOOD, "ended 1\n".into()));
+        assert_eq!(sh(&at, "echo $A $OPTS").await, (GOOD, "1 o\n".into()));
+    }
+
+    #[tokio::test]
+    async fn what_a_block_changes_is_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = workstation(dir.path());
+        let changes = "echo prod > \"$KUBECONFIG\"; echo y > harbor/harbor/templates/x.yaml; cat $KUBECONFIG harbor/harbor/templates/x.yaml";
+        assert_eq!(sh(&at, changes).await, (GOOD, "prod\ny\n".into()));
+        assert_eq!(sh(&at, "cat $KUBECONFIG").await, (GOOD, "the lab's\n".into()));
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!((read(KUBECONFIG).as_str(), read("chart/templates/x.yaml").as_str()), ("the lab's\n", "x\n"));
+    }
+
+    #[tokio::test]
+    async fn what_leaves_its_process_group_ends_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = workstation(dir.path());
+        let script = "setsid sleep 600 & timeout 600 sleep 600 & set -m; sleep 600 & sleep 600";
+        let ran = run_for(&at, script, &[], Duration::from_millis(700)).await;
+        assert_eq!(ran.ended, Ended::Stopped(Duration::from_millis(700)));
+        // Killed by now, and collected in a moment.
+        let mark = format!("{MARK}={}", dir.path().join("shell").display());
+        for _ in 0..100 {
+            if marked(&mark).next().is_none() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("processes live: {:?}", marked(&mark).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
     async fn a_failed_block_keeps_its_exit_status_and_its_variables() {
         let dir = tempfile::tempdir().unwrap();
         let at = workstation(dir.path());
@@ -272,10 +419,10 @@ mod tests {
         at.begin(["TEAM"].into_iter()).unwrap();
         let limit = Duration::from_secs(20);
         let env = |pod| [("HARBOR_REGISTRY_POD", pod), ("TEAM", "sea")];
-        let first = "HARBOR_REGISTRY_POD=x TEAM=y KUBECONFIG=/elsewhere; unset HOME; env | grep -c DRYDOCK || true";
-        assert_eq!(run_for(&at, first, &env("pod-1"), limit).await.output, "0\n");
+        let first = "HARBOR_REGISTRY_POD=x TEAM=y KUBECONFIG=/elsewhere; unset HOME; true";
+        assert_eq!(run_for(&at, first, &env("pod-1"), limit).await.output, "");
         let second = "echo $HARBOR_REGISTRY_POD $TEAM ${KUBECONFIG##*/} ${HOME##*/}; cat ~/.kube/config";
-        assert_eq!(run_for(&at, second, &env("pod-2"), limit).await.output, "pod-2 sea kubeconfig home\nthe lab's\n");
+        assert_eq!(run_for(&at, second, &env("pod-2"), limit).await.output, "pod-2 sea config home\nthe lab's\n");
     }
 
     #[tokio::test]
@@ -285,7 +432,7 @@ mod tests {
         let (_, names) = sh(&at, "env | cut -d= -f1 | sort | tr '\\n' ' '").await;
         assert_eq!(
             names,
-            "DOCKER_CONFIG HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME HOME KUBECONFIG LANG PATH PWD SHLVL TERM TMPDIR _ "
+            "DOCKER_CONFIG DRYDOCK_RUNBOOK HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME HOME KUBECONFIG LANG PATH PWD SHLVL TERM TMPDIR _ "
         );
     }
 
@@ -293,10 +440,13 @@ mod tests {
     async fn sudo_keeps_the_environment_and_other_ways_out_are_closed() {
         let dir = tempfile::tempdir().unwrap();
         let at = workstation(dir.path());
-        let (ended, said) =
-            sh(&at, "sudo -E -u postgres A=b sh -c 'echo $A ${KUBECONFIG##*/} ${HOME##*/}'; sudo -i").await;
-        assert_eq!((ended, said.as_str()), (GOOD, "b kubeconfig home\n"));
-        for program in ["ssh", "docker"] {
+        let (ended, said) = sh(
+            &at,
+            "sudo -E -u postgres A=b sh -c 'echo $A ${KUBECONFIG##*/} ${HOME##*/}'; echo 'echo read' | sudo -iu root",
+        )
+        .await;
+        assert_eq!((ended, said.as_str()), (GOOD, "b config home\nread\n"));
+        for program in ["ssh", "docker", "systemctl", "su", "update-ca-certificates"] {
             let (ended, said) = sh(&at, &format!("{program} --version")).await;
             assert_eq!(ended, Ended::Exit(127));
             assert!(said.starts_with(&format!("{program}: not on the lab's workstation")), "{said}");
