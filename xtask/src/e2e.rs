@@ -163,7 +163,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let keep = match args.keep {
         Keep::Always => true,
         // Who interrupts a run wants it gone.
-        Keep::OnFailure => !as_expected || outcome.as_ref().is_err_and(|failure| failure.code() != exit::INTERRUPTED),
+        Keep::OnFailure => match &outcome {
+            Err(failure) => failure.code() != exit::INTERRUPTED,
+            Ok(()) => !as_expected,
+        },
         Keep::Never => false,
     };
     drop(first);
@@ -180,7 +183,7 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     });
     let report = reporter.finish().map_err(Failure::lab)?;
     if keep && let Ok(reach) = reach.lock() {
-        reach.iter().for_each(|lines| println!("\n{lines}"));
+        reach.iter().for_each(|(_, lines)| println!("\n{lines}"));
     }
     Ok(match outcome {
         Err(failure) => failure.code(),
@@ -197,7 +200,8 @@ struct Worker {
     events: Events,
     evidence: Arc<Evidence>,
     results: Arc<Mutex<Vec<CellResult>>>,
-    reach: Arc<Mutex<Vec<String>>>,
+    /// How to reach each lab that is there, by its id.
+    reach: Arc<Mutex<Vec<(String, String)>>>,
     /// Whether a lab that breaks stays for its user to look at.
     keep_broken: bool,
     /// How many labs begin at once.
@@ -217,14 +221,14 @@ impl Worker {
                 break;
             }
             let id = if number == 1 { id.clone() } else { format!("{id}-r{number}") };
-            let told = self.tell(session, id, at_once).await;
+            let told = self.tell(session, id.clone(), at_once).await;
             at_once = 1;
             let Err((failure, verdicts)) = told else {
                 if self.keep_broken && self.went_wrong() {
                     break;
                 }
                 if !self.left().is_empty() {
-                    session.remove_lab().await?;
+                    self.remove(session, &id).await?;
                 }
                 continue;
             };
@@ -234,9 +238,14 @@ impl Worker {
             if self.keep_broken || in_vain == IN_VAIN {
                 break;
             }
-            session.remove_lab().await?;
+            self.remove(session, &id).await?;
         }
         broke
+    }
+
+    async fn remove(&self, session: &Session, id: &str) -> Result<(), Failure> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner).retain(|(lab, _)| lab != id);
+        session.remove_lab().await
     }
 
     /// Tells variants in one lab, until none is left or the lab is spent. When the lab breaks, the cells that have no result go back to what is left; the number is
@@ -246,7 +255,7 @@ impl Worker {
         let (lab, facts) = session.lab(&wish).await.map_err(|failure| (failure, 0))?;
         session::hide_secrets(&lab, &self.evidence);
         if let Ok(mut reach) = self.reach.lock() {
-            reach.push(session::how_to_reach(&lab, &facts));
+            reach.push((lab.id.clone(), session::how_to_reach(&lab, &facts)));
         }
         let mut verdicts = 0;
         loop {
