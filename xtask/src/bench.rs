@@ -143,7 +143,7 @@ fn print(phases: &Phases, runs: u8) {
         let mut times = times.clone();
         times.sort_by(f64::total_cmp);
         let (Some(least), Some(most)) = (times.first(), times.last()) else { continue };
-        println!("{:8.1} {least:8.1} {most:8.1} {:4}  {}", median(&times), times.len(), name.replace('\n', " "));
+        println!("{:9.3} {least:9.3} {most:9.3} {:4}  {}", median(&times), times.len(), name.replace('\n', " "));
     }
     if let Some(peak) = peak_memory() {
         println!("peak memory of this process: {peak} MiB");
