@@ -3,6 +3,7 @@
 pub mod placement;
 pub mod pods;
 pub mod pull;
+pub mod recorded;
 pub mod symptom;
 pub mod watch;
 

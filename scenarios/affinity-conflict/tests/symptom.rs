@@ -4,8 +4,7 @@
 
 use affinity_conflict::{placed, stranded};
 use harness::{
-    harbor::seed::Seed,
-    observe::{Observation, symptom::Judgement},
+    observe::{Observation, recorded, symptom::Judgement},
     run::judge::Known,
 };
 use rstest::rstest;
@@ -13,13 +12,11 @@ use rstest::rstest;
 const MOVED: [&str; 2] = ["jobservice", "registry"];
 
 fn known() -> Known {
-    Known::new(["control-plane", "worker1", "worker2-gpu"].map(str::to_owned).into(), &Seed::new().unwrap())
+    recorded::known().unwrap()
 }
 
 fn recorded(kubernetes: &str, name: &str) -> Observation {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/observations/affinity-conflict");
-    let path = format!("{folder}/{kubernetes}/{name}.json");
-    serde_json::from_str(&std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}")).unwrap()).unwrap()
+    recorded::read("affinity-conflict", kubernetes, name).unwrap()
 }
 
 #[rstest]

@@ -3,21 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use harness::{
-    harbor::seed::Seed,
-    observe::{Observation, symptom::Judgement},
+    observe::{Observation, recorded, symptom::Judgement},
     run::judge::Known,
 };
 use pv_drift::{Lost, agree, parted};
 use rstest::rstest;
 
 fn known() -> Known {
-    Known::new(["control-plane", "worker1", "worker2-gpu"].map(str::to_owned).into(), &Seed::new().unwrap())
+    recorded::known().unwrap()
 }
 
 fn recorded(name: &str) -> Observation {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/observations/pv-drift/1.34");
-    let path = format!("{folder}/{name}.json");
-    serde_json::from_str(&std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}")).unwrap()).unwrap()
+    recorded::read("pv-drift", "1.34", name).unwrap()
 }
 
 #[rstest]

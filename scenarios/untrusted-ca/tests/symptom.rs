@@ -3,21 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use harness::{
-    harbor::seed::Seed,
-    observe::{Observation, symptom::Judgement},
+    observe::{Observation, recorded, symptom::Judgement},
     run::judge::Known,
 };
 use rstest::rstest;
 use untrusted_ca::{unknown_authority, unknown_authority_in_pods};
 
 fn known() -> Known {
-    Known::new(["control-plane", "worker1", "worker2-gpu"].map(str::to_owned).into(), &Seed::new().unwrap())
+    recorded::known().unwrap()
 }
 
 fn recorded(kubernetes: &str, name: &str) -> Observation {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/observations/untrusted-ca");
-    let path = format!("{folder}/{kubernetes}/{name}.json");
-    serde_json::from_str(&std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}")).unwrap()).unwrap()
+    recorded::read("untrusted-ca", kubernetes, name).unwrap()
 }
 
 #[rstest]
