@@ -3,7 +3,9 @@
 
 pub mod engine;
 pub mod image;
+pub mod mirror;
 pub mod packages;
+pub mod registry;
 pub mod store;
 pub mod upstream;
 pub mod versions;
