@@ -55,8 +55,8 @@ const PASSWORD: &str = "harbor_registry_password";
 /// An authority, and a certificate by it for this machine.
 const CERTIFICATES: &str = "set -e
 mkdir -p /tmp/tls && cd /tmp/tls
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=the mirror authority' -keyout ca.key -out ca.crt
-openssl req -newkey rsa:2048 -nodes -subj '/CN=mirror' -keyout server.key -out server.csr
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=the mirror authority' -keyout ca.key -out ca.crt
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN=mirror' -keyout server.key -out server.csr
 printf 'subjectAltName=IP:127.0.0.1' > names
 openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
 exec docker-registry serve /etc/registry/config.yml";

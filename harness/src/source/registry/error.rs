@@ -5,6 +5,8 @@ use std::{error::Error, fmt, io, path::PathBuf, time::Duration};
 use chrono::{DateTime, Utc};
 use reqwest::{StatusCode, header::HeaderMap};
 
+use super::host::{CONNECT_LIMIT, SILENCE_LIMIT};
+
 /// Why an image could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -383,11 +385,16 @@ impl Unanswered {
         let causes: Vec<_> = std::iter::successors(Some(first), |&cause| beneath(cause)).collect();
         let reason = causes.last().map(ToString::to_string).unwrap_or_default();
         if let Some(tls) = causes.iter().find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-            use rustls::CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
+            use rustls::CertificateError::{
+                Expired, ExpiredContext, NotValidForName, NotValidForNameContext, UnknownIssuer,
+            };
             return match tls {
                 rustls::Error::InvalidCertificate(
                     wrong @ (Expired | ExpiredContext { .. } | NotValidForName | NotValidForNameContext { .. }),
                 ) => Self::Certificate(wrong.to_string()),
+                rustls::Error::InvalidCertificate(UnknownIssuer) => {
+                    Self::Untrusted("no authority that is known here signed it".to_owned())
+                }
                 rustls::Error::InvalidCertificate(wrong) => Self::Untrusted(wrong.to_string()),
                 rustls::Error::InvalidMessage(_) => Self::NotTls(tls.to_string()),
                 _ => Self::Other(tls.to_string()),
@@ -402,9 +409,10 @@ impl Unanswered {
             return Self::Unknown(reason);
         }
         if error.is_timeout() {
-            return Self::Other(
-                if error.is_connect() { "no connection in time" } else { "nothing came in time" }.to_owned(),
-            );
+            return Self::Other(match error.is_connect() {
+                true => format!("no connection within {} s", CONNECT_LIMIT.as_secs()),
+                false => format!("nothing came for {} s", SILENCE_LIMIT.as_secs()),
+            });
         }
         Self::Other(reason)
     }

@@ -21,9 +21,9 @@ use super::{
 use crate::source::mirror::DOCKER_HUB;
 
 /// A registry that does not take a connection by then is not there.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A mirror may have to fetch a layer itself before its first byte comes; silence for longer is a cut.
-pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// An answer that is no content is short.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
@@ -101,14 +101,23 @@ impl Host {
         };
         let sent = self.passes.lock().await.get(repository).cloned();
         let mut answer = ask(sent.clone()).await?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
+        if answer.status() == StatusCode::UNAUTHORIZED && self.called(answer.url()) == self.name {
             let pass = self.pass(repository, sent, answer.headers()).await?;
             // Without credentials there is nothing else to say.
             if let Some(pass) = pass {
                 answer = ask(Some(pass)).await?;
             }
         }
-        if answer.status().is_success() { Ok(answer) } else { Err(self.problem(answer).await) }
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let host = self.called(answer.url());
+        if host != self.name && answer.status() != StatusCode::TOO_MANY_REQUESTS {
+            // It sent us elsewhere for the content, where neither a login nor another name helps.
+            let status = answer.status();
+            return Err(Problem::Status { host, status, said: said(&short(answer).await) });
+        }
+        Err(self.problem(answer).await)
     }
 
     /// What to send instead of `sent`, which an answer with these `headers` refused; `None` where nothing else can be sent.
@@ -294,5 +303,21 @@ mod tests {
         for name in ["mirror.test", "localhost.test:5000", "10.0.0.1:5000", "128.0.0.1"] {
             assert!(!is_loopback(name), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_not_sent_to_a_token_server_without_tls() {
+        let docker = DockerFiles { config: PathBuf::new(), certificates: Vec::new() };
+        let host = Host::new("mirror.test", None, &docker, None).await.unwrap();
+        let challenges = parse_challenges("Bearer realm=\"http://127.0.0.1:1/token\"").unwrap();
+        let credential = Some(DockerCredential::UsernamePassword("alice".to_owned(), "secret".to_owned()));
+        let login = Login { credential, about: String::new() };
+        let error = host.token("x", &challenges[0], &login).await.unwrap_err().to_string();
+        let said = "its token server http://127.0.0.1:1/token would be sent the credentials without TLS";
+        assert_eq!(error, format!("mirror.test wants a login that cannot be given: {said}"));
+        // Without any there is nothing to lose.
+        let login = Login { credential: None, about: String::new() };
+        let error = host.token("x", &challenges[0], &login).await.unwrap_err();
+        assert!(matches!(&error, Problem::Refused { host } if host == "127.0.0.1:1"), "{error}");
     }
 }

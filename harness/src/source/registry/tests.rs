@@ -511,6 +511,43 @@ async fn a_password_is_sent_where_it_is_asked_for() {
     assert_eq!(refused, 1, "only the first request is sent without");
 }
 
+#[tokio::test]
+async fn content_elsewhere_is_fetched_without_the_password() {
+    let image = Image::new();
+    let registry = image.clone();
+    let store = Server::new(move |asked| {
+        let answer = registry.answer(asked);
+        let first = asked.path.ends_with(&registry.layer()) && asked.header("range").is_empty();
+        if first { answer.cut(5_000) } else { answer }
+    })
+    .await;
+    let (registry, elsewhere) = (image.clone(), store.host.clone());
+    let server = Server::new(move |asked| {
+        if asked.header("authorization").is_empty() {
+            return Answer::new(401, "").header("www-authenticate", "Basic realm=\"r\"");
+        }
+        if asked.path.contains("/blobs/") {
+            return Answer::new(307, "").header("location", format!("http://{elsewhere}{}", asked.path));
+        }
+        registry.answer(asked)
+    })
+    .await;
+    let config = json!({"auths": {"HOST": {"auth": BASE64_STANDARD.encode("alice:secret")}}}).to_string();
+    let (client, dir) = server.client(Some(&config));
+    fetched(&client, dir.path()).await;
+    assert!(image.whole(dir.path()));
+    assert!(store.paths().contains(&format!("{} bytes=5000-", image.layer())), "{:?}", store.paths());
+    assert!(store.asked.lock().unwrap().iter().all(|asked| asked.header("authorization").is_empty()));
+
+    // What is wrong there is said of there.
+    store.now(|_| Answer::error(403, "DENIED", "the link has expired"));
+    let text = error(&client, IMAGE, &dir.path().join("another")).await.to_string();
+    assert!(
+        text.ends_with(&format!(": {} answers 403 Forbidden (DENIED: the link has expired)", store.host)),
+        "{text}"
+    );
+}
+
 /// A registry with a token server, whose tokens are good for some requests.
 async fn with_tokens(image: &Image, good_for: usize) -> Server {
     let registry = image.clone();
