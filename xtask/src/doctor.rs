@@ -36,7 +36,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<u8, Failure> {
         };
         println!("{mark}  {check}");
     }
-    let chosen = source::choose(setup.source, &setup.pins).await;
+    let chosen = source::choose(&setup.source, setup.site(&Events::discard())).await;
     println!("ok    source: {}, because {}", chosen.kind, chosen.why);
     if let Ok(engine) = engine {
         engine.leave(&events).await.map_err(Failure::lab)?;

@@ -169,6 +169,7 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
         },
         Keep::Never => false,
     };
+    let outcome = outcome.and_then(|()| first.stayed());
     drop(first);
     let ended = join_all(sessions.into_iter().map(|session| session.end(keep))).await;
     let outcome = ended.into_iter().fold(outcome, |outcome, ended| match (outcome, ended) {
@@ -262,6 +263,7 @@ impl Worker {
             let Some(cells) = self.left().pop_front() else { return Ok(()) };
             let Self { scenarios, library, events, evidence, results, .. } = self;
             let ran = runner::run(&lab, scenarios, library, &cells, events, evidence, results).await;
+            let looked = session.look_at_pulls(&lab).await;
             let open = self.without_result(&cells);
             verdicts += cells.len() - open.len();
             if let Err(error) = ran {
@@ -272,6 +274,7 @@ impl Worker {
                 }
                 return Err((Failure::lab(error), verdicts));
             }
+            looked.map_err(|failure| (failure, verdicts))?;
             if cells.iter().any(|cell| cell.role == Role::Yours) {
                 return Ok(());
             }

@@ -34,6 +34,12 @@ impl Failure {
         Self { code: NOT_AS_EXPECTED, error: error.into() }
     }
 
+    /// Something tried to leave the machine in a run that was to be offline.
+    pub fn left(attempts: &[String]) -> Self {
+        let error = anyhow::anyhow!("the run was to be offline, and was not: {}", attempts.join("; "));
+        Self { code: NOT_AS_EXPECTED, error }
+    }
+
     /// A signal ended the work.
     pub fn interrupted(signal: &str) -> Self {
         Self { code: INTERRUPTED, error: anyhow::anyhow!("interrupted by {signal}") }

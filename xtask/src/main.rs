@@ -1,6 +1,7 @@
 //! Drydock's command line: `cargo xtask COMMAND`.
 
 mod bench;
+mod bundle;
 mod doctor;
 mod e2e;
 mod exit;
@@ -16,6 +17,9 @@ mod workflows;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use harness::source::{SourceChoice, mirror::Mirror};
+
+use crate::exit::Failure;
 
 /// Breaks a Harbor on a real Kubernetes the way production does, and proves whether a repair brings image pulls back.
 #[derive(Parser)]
@@ -46,6 +50,9 @@ enum Command {
     /// Look at a runbook without a lab
     #[command(subcommand)]
     Runbook(runbook::RunbookCommand),
+    /// One file with all that a run needs, for machines that reach no registry
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Measure the phases of a run
     Bench(bench::BenchArgs),
 }
@@ -59,9 +66,50 @@ pub struct LabArgs {
     /// Where images and tools come from
     #[arg(long, value_enum, default_value_t = Source::Auto)]
     source: Source,
+    /// The file of the bundle, for `--source bundle`
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Fetch nothing, and fail when anything tries to leave this machine, naming what asked for what
+    #[arg(long)]
+    offline: bool,
     /// The Kubernetes version, one of those in fixtures/versions.toml
     #[arg(long, value_name = "VERSION")]
     k8s: Option<String>,
+    /// The Harbor version, one of those in fixtures/versions.toml; the packages source has a stand-in for the first
+    #[arg(long, value_name = "VERSION")]
+    harbor: Option<String>,
+    /// Fetch upstream images from a mirror of Docker Hub, with the credentials and CAs that Docker has for it
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    mirror: Option<Mirror>,
+}
+
+impl LabArgs {
+    /// Which source is asked for. Who names a bundle wants it used.
+    fn source(&self) -> Result<SourceChoice, Failure> {
+        let kubernetes = self.k8s.clone();
+        match (self.source, &self.bundle) {
+            (_, Some(_)) if self.harbor.is_some() => {
+                Err(Failure::input(anyhow::anyhow!("`--harbor` is not for a bundle, which has one Harbor")))
+            }
+            (_, Some(_)) if self.mirror.is_some() => {
+                Err(Failure::input(anyhow::anyhow!("`--mirror` is not for a bundle, which has its images")))
+            }
+            (Source::Auto | Source::Bundle, Some(file)) => Ok(SourceChoice::Bundle { file: file.clone(), kubernetes }),
+            (Source::Bundle, None) => Err(Failure::input(anyhow::anyhow!("`--source bundle` needs `--bundle FILE`"))),
+            _ if self.mirror.is_some() && matches!(self.source, Source::Packages) => {
+                Err(Failure::input(anyhow::anyhow!("`--mirror` is not for `--source packages`, which pulls no image")))
+            }
+            (source, Some(_)) => {
+                Err(Failure::input(anyhow::anyhow!("`--bundle` is not for `--source {}`", source.name())))
+            }
+            (Source::Auto, None) => Ok(SourceChoice::Auto),
+            (Source::Upstream, None) if self.offline => Err(Failure::input(anyhow::anyhow!(
+                "`--offline` and `--source upstream` exclude each other: make a bundle of upstream, and use that"
+            ))),
+            (Source::Upstream, None) => Ok(SourceChoice::Upstream),
+            (Source::Packages, None) => Ok(SourceChoice::Packages),
+        }
+    }
 }
 
 /// Where images and tools come from.
@@ -73,6 +121,14 @@ pub enum Source {
     Upstream,
     /// Built here from Debian and Go packages
     Packages,
+    /// A file that `bundle create` made, or that was made by hand
+    Bundle,
+}
+
+impl Source {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 /// What is kept of a lab when a run ends.
@@ -122,6 +178,7 @@ fn main() -> ExitCode {
             Command::Gc(args) => gc::gc(args).await,
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::Runbook(command) => runbook::runbook(&command),
+            Command::Bundle(command) => bundle::bundle(command).await,
             Command::Bench(args) => bench::bench(args).await,
         }
     });

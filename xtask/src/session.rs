@@ -12,6 +12,7 @@ use harness::{
         cluster::{self, LabSpec, Parts},
         diagnose,
         engine::{ConnectOptions, Engine},
+        gate::Gate,
         gc,
         ledger::{LAB_LABEL, Ledger, NewLab, Thing},
         preflight::{self, Wanted},
@@ -20,42 +21,66 @@ use harness::{
     report::evidence::Evidence,
     run::{
         cancel::{Cancel, Ended},
-        events::{Events, HarborKind, LabFacts},
+        events::{Events, LabFacts},
     },
-    source::{self, Pins, Prepared, SourceChoice, SourceKind, engine::EngineRef, versions::Versions},
+    source::{
+        self, Pins, Prepared, Site, SourceChoice, SourceError, SourceKind, bundle::BundleError, engine::EngineRef,
+        mirror::Mirror, packages::PackagesError, store::StoreError, versions::Versions,
+    },
 };
 
-use crate::{LabArgs, Source, exit::Failure};
+use crate::{LabArgs, exit::Failure};
 
 /// What is known before anything is created.
 #[derive(Clone)]
 pub struct Setup {
+    pub root: PathBuf,
     pub paths: Paths,
     pub pins: Pins,
     pub source: SourceChoice,
+    pub mirror: Option<Mirror>,
     pub provision: bool,
+    pub offline: bool,
 }
 
 impl Setup {
     /// Reads what is pinned and where things are kept.
     pub fn read(args: &LabArgs) -> Result<Self, Failure> {
         let versions = Versions::load(&crate::root().join("fixtures/versions.toml")).map_err(Failure::input)?;
-        let kubernetes = versions.kubernetes(args.k8s.as_deref()).map_err(Failure::input)?;
+        let source = args.source()?;
+        let asked = match source {
+            // It has one of its own, which need not be pinned.
+            SourceChoice::Bundle { .. } => None,
+            _ => args.k8s.as_deref(),
+        };
+        let kubernetes = versions.kubernetes(asked).map_err(Failure::input)?;
+        let harbor = versions.harbor(args.harbor.as_deref()).map_err(Failure::input)?;
         Ok(Self {
+            root: crate::root(),
             paths: Paths::from_env().map_err(Failure::input)?,
-            pins: Pins::new(&versions, kubernetes),
-            source: match args.source {
-                Source::Auto => SourceChoice::Auto,
-                Source::Upstream => SourceChoice::Upstream,
-                Source::Packages => SourceChoice::Packages,
-            },
+            pins: Pins::new(&versions, kubernetes, harbor),
+            source,
+            mirror: args.mirror.clone(),
             provision: args.provision,
+            offline: args.offline,
         })
+    }
+
+    /// Where a lab is prepared.
+    pub fn site<'a>(&'a self, events: &'a Events) -> Site<'a> {
+        Site {
+            root: &self.root,
+            paths: &self.paths,
+            pins: &self.pins,
+            mirror: self.mirror.as_ref(),
+            offline: self.offline,
+            events,
+        }
     }
 
     /// How an engine is found.
     pub fn connect(&self) -> ConnectOptions {
-        ConnectOptions::from_env(self.provision)
+        ConnectOptions { offline: self.offline, ..ConnectOptions::from_env(self.provision) }
     }
 }
 
@@ -68,6 +93,8 @@ pub struct Session {
     held: Arc<Mutex<Held>>,
     /// Prepared once: all labs of a run are made of the same parts.
     prepared: Arc<tokio::sync::OnceCell<(SourceKind, Prepared)>>,
+    /// What lets nothing out, where the run is offline.
+    gate: Arc<tokio::sync::OnceCell<Gate>>,
 }
 
 #[derive(Default)]
@@ -89,7 +116,7 @@ pub struct LabWish {
 impl Session {
     /// A session that has started nothing yet.
     pub fn new(setup: Setup, events: Events) -> Self {
-        Self { setup, events, held: Arc::default(), prepared: Arc::default() }
+        Self { setup, events, held: Arc::default(), prepared: Arc::default(), gate: Arc::default() }
     }
 
     /// A session for another lab on the same engine. The last one that ends leaves it.
@@ -113,13 +140,7 @@ impl Session {
 
     /// Tools and images, fetched or built where missing.
     async fn prepare(&self, engine: &Engine) -> Result<(SourceKind, Prepared), Failure> {
-        let setup = &self.setup;
-        let chosen = source::choose(setup.source, &setup.pins).await;
-        self.events.note(format!("source: {}, because {}", chosen.kind, chosen.why));
-        let engine = engine_ref(engine);
-        let prepared =
-            source::prepare(chosen.kind, &engine, &crate::root(), &setup.paths, &setup.pins, &self.events).await;
-        Ok((chosen.kind, prepared.map_err(Failure::lab)?))
+        source::prepare(&self.setup.source, &engine_ref(engine), self.setup.site(&self.events)).await.map_err(refused)
     }
 
     /// Checks this machine, prepares the source and makes a lab. Whatever is created is in the ledger first.
@@ -149,8 +170,29 @@ impl Session {
         preflight::refuse_on_failure(&checks).map_err(Failure::input)?;
         let (kind, prepared) = self.prepared.get_or_try_init(|| self.prepare(&engine)).await?.clone();
         let dir = self.begin(&engine, &wish.id, &[Thing::Cluster { name: wish.id.clone() }])?;
+        if setup.offline {
+            let gate = self.gate.get_or_try_init(|| Gate::shut(&self.events)).await.map_err(Failure::lab)?;
+            gate.stand_before(&dir).map_err(Failure::lab)?;
+        }
         let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
         cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+    }
+
+    /// Sees, where the run is offline, what of the lab has pulled images.
+    pub async fn look_at_pulls(&self, lab: &Lab) -> Result<(), Failure> {
+        match self.gate.get() {
+            Some(gate) => gate.look_at_pulls(lab).await.map_err(Failure::lab),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails where the run is offline and something tried to leave the machine.
+    pub fn stayed(&self) -> Result<(), Failure> {
+        let attempts = self.gate.get().map(Gate::attempts).unwrap_or_default();
+        match attempts.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::left(&attempts)),
+        }
     }
 
     /// A Docker network for the containers of tests. It goes with the session.
@@ -252,22 +294,31 @@ pub fn engine_ref(engine: &Engine) -> EngineRef {
 }
 
 fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
-    let (harbor_kind, extra_values) = match &prepared.stand_in_image {
-        Some(image) => (HarborKind::StandIn, format!("standIn:\n  image: {image}\n")),
-        None => (HarborKind::Harbor, String::new()),
-    };
+    let Prepared { tools, harbor, .. } = prepared;
+    // JSON is YAML.
+    let extra_values = harbor.values.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
     Parts {
         source: kind.to_string(),
-        kind: prepared.kind,
-        kubectl: prepared.kubectl,
-        helm: prepared.helm,
-        crane: prepared.crane,
+        kind: tools.kind,
+        kubectl: tools.kubectl,
+        helm: tools.helm,
+        crane: tools.crane,
         node_image: prepared.node_image,
-        stock_node: kind == SourceKind::Upstream,
+        network: prepared.network,
         local_path: prepared.local_path_manifest,
-        chart: prepared.chart.path().to_owned(),
+        chart: prepared.chart,
         extra_values,
-        harbor_kind,
+        harbor_kind: harbor.kind,
+    }
+}
+
+/// A bundle that cannot be used is bad input; what else fails is the lab's.
+pub fn refused(error: SourceError) -> Failure {
+    match error {
+        SourceError::Bundle(BundleError::Node(_) | BundleError::Store(_)) => Failure::lab(error),
+        SourceError::Bundle(_) | SourceError::NoStandIn { .. } => Failure::input(error),
+        SourceError::Packages(PackagesError::Store(StoreError::Offline { .. })) => Failure::input(error),
+        _ => Failure::lab(error),
     }
 }
 

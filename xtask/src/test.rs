@@ -45,9 +45,7 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
             .map_err(Failure::lab)?
             .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
             let actionlint =
-                source::actionlint(&session::engine_ref(&engine), &crate::root(), &setup.paths, &setup.pins, &events)
-                    .await
-                    .map_err(Failure::lab)?;
+                source::actionlint(&crate::root(), &setup.paths, &setup.pins, &events).await.map_err(Failure::lab)?;
             let network = session.test_network(&engine).await?;
             let host = engine.host().to_owned();
             drop(engine);

@@ -10,7 +10,7 @@ use bollard::Docker;
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod};
 use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 
-use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, tool_env};
+use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, preflight, tool_env};
 use crate::{
     cmd::Cmd,
     harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
@@ -19,7 +19,7 @@ use crate::{
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
         poll::{Look, WaitError, poll},
     },
-    source::upstream::STOCK_STORAGE,
+    source::{ingredients::Network, upstream::STOCK_STORAGE},
 };
 
 const CONFIG: &str = include_str!("../../../fixtures/clusters/lab.yaml");
@@ -34,7 +34,7 @@ const INITIAL_PASSWORD: &str = "Harbor12345";
 /// What a lab is made from.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// `upstream` or `packages`, for the report.
+    /// `upstream`, `packages` or `bundle`, for the report.
     pub source: String,
     /// The `kind` program.
     pub kind: PathBuf,
@@ -46,8 +46,8 @@ pub struct Parts {
     pub crane: PathBuf,
     /// The node image, present in the engine.
     pub node_image: String,
-    /// Whether the node image is kind's own, which brings a pod network and storage. Drydock's lays its network itself.
-    pub stock_node: bool,
+    /// Whose pod network and storage the node image brings.
+    pub network: Network,
     /// local-path-provisioner's manifest.
     pub local_path: String,
     /// Harbor's chart: a folder or a packed chart.
@@ -138,7 +138,7 @@ async fn create_cluster(engine: &Engine, parts: &Parts, spec: &LabSpec, step: St
     // The network's label marks what belongs to a lab, because kind offers no label for its containers.
     engine.create_network(&spec.id, [(LAB_LABEL.to_owned(), spec.id.clone())].into()).await?;
     let config = spec.dir.join("kind.yaml");
-    write(&config, &kind_config(parts, spec, engine.restricted()))?;
+    write(&config, &kind_config(parts, spec, engine.restricted(), !preflight::cgroup_v2()))?;
     step.waiting("kind");
     kind(engine, parts, spec)
         .args(["create", "cluster", "--name", &spec.id, "--image", &parts.node_image, "--retain", "--config"])
@@ -160,14 +160,16 @@ fn kind(engine: &Engine, parts: &Parts, spec: &LabSpec) -> Cmd {
     tool_env(&spec.dir).into_iter().fold(cmd, |cmd, (name, value)| cmd.env(&name, value))
 }
 
-fn kind_config(parts: &Parts, spec: &LabSpec, restricted: bool) -> String {
+/// Kubernetes 1.35 and later refuse a cgroup v1 host unless they are told not to (KEP-5573).
+fn kind_config(parts: &Parts, spec: &LabSpec, restricted: bool, cgroup_v1: bool) -> String {
     let ports = spec.port.map_or_else(
         || "[]".to_owned(),
         |port| format!("[{{containerPort: {HARBOR_PORT}, hostPort: {port}, listenAddress: 127.0.0.1}}]"),
     );
     CONFIG
-        .replace("{disable_default_cni}", if parts.stock_node { "false" } else { "true" })
+        .replace("{disable_default_cni}", if parts.network == Network::Kind { "false" } else { "true" })
         .replace("{feature_gates}", if restricted { "{KubeletInUserNamespace: true}" } else { "{}" })
+        .replace("{kubelet}", if cgroup_v1 { r#"["kind: KubeletConfiguration\nfailCgroupV1: false\n"]"# } else { "[]" })
         .replace("{port_mappings}", &ports)
 }
 
@@ -212,7 +214,7 @@ async fn address(docker: &Docker, spec: &LabSpec) -> Result<String, LabError> {
 }
 
 async fn install_storage(lab: &Lab, parts: &Parts) -> Result<(), LabError> {
-    if parts.stock_node {
+    if parts.network == Network::Kind {
         for stock in STOCK_STORAGE {
             lab.kubectl().args(["delete", "--ignore-not-found"]).args(stock).run().await?;
         }
@@ -332,14 +334,14 @@ mod tests {
             helm: "helm".into(),
             crane: "crane".into(),
             node_image: "node".into(),
-            stock_node: false,
+            network: Network::Drydock,
             local_path: String::new(),
             chart: "chart".into(),
             extra_values: String::new(),
             harbor_kind: HarborKind::StandIn,
         };
         let spec = LabSpec { id: "lab".into(), dir: "lab".into(), port };
-        kind_config(&parts, &spec, restricted)
+        kind_config(&parts, &spec, restricted, restricted)
     }
 
     #[test]
@@ -348,7 +350,8 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_gate_is_set_only_where_capabilities_are_restricted() {
-        assert!(config(false, None).contains("featureGates: {}"));
+    fn nothing_is_set_for_a_machine_as_they_are_today() {
+        let config = config(false, None);
+        assert!(config.contains("featureGates: {}") && config.contains("kubeadmConfigPatches: []"), "{config}");
     }
 }

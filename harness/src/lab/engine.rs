@@ -113,6 +113,15 @@ pub enum EngineError {
         /// What was to be done.
         doing: &'static str,
     },
+    /// Docker is missing, and nothing may be fetched.
+    #[error(
+        "install the Debian packages {packages}: a private engine needs them, and `--offline` lets nothing be fetched; \
+         install them before"
+    )]
+    Offline {
+        /// What is missing.
+        packages: String,
+    },
     /// This is no Debian.
     #[error("install {packages}: there is no apt-get here; install Docker in this system's own way")]
     NoPackageManager {
@@ -226,6 +235,8 @@ pub enum EngineError {
 pub struct ConnectOptions {
     /// Whether the system may be changed: Docker installed, an engine started.
     pub provision: bool,
+    /// Whether nothing may be fetched.
+    pub offline: bool,
     /// Where an engine may answer, most wanted first.
     pub candidates: Vec<Candidate>,
     /// The program that is the restricted runtime when it is called [`oci_runtime::NAME`]; by default this one.
@@ -235,7 +246,7 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// As the environment says.
     pub fn from_env(provision: bool) -> Self {
-        Self { provision, candidates: resolve::candidates(), runtime: None }
+        Self { provision, offline: false, candidates: resolve::candidates(), runtime: None }
     }
 }
 
@@ -389,7 +400,7 @@ impl Engine {
             return Err(EngineError::NotRoot { doing: "start a Docker engine" });
         }
         create_dir(&paths.engine())?;
-        if programs::install_missing(step, &paths.engine()).await?
+        if programs::install_missing(step, &paths.engine(), options.offline).await?
             && Path::new("/run/systemd/system").is_dir()
             && let Some(engine) = Self::await_installed(step).await?
         {
@@ -614,7 +625,7 @@ mod tests {
     }
 
     async fn connect(dir: &Path, candidates: Vec<Candidate>) -> Result<Engine, String> {
-        let options = ConnectOptions { provision: false, candidates, runtime: None };
+        let options = ConnectOptions { provision: false, offline: false, candidates, runtime: None };
         let engine = Engine::connect(&options, &Paths::at(dir.join("cache")), &Events::discard()).await;
         engine.map_err(|error| error.to_string().replace(&dir.display().to_string(), "[dir]"))
     }

@@ -4,6 +4,7 @@ pub mod certs;
 pub mod cluster;
 pub mod diagnose;
 pub mod engine;
+pub mod gate;
 pub mod gc;
 pub mod ledger;
 pub mod node;
@@ -172,6 +173,8 @@ pub fn tool_env(dir: &std::path::Path) -> Vec<(String, String)> {
         ("HELM_CONFIG_HOME", path("helm/config")),
         ("HELM_DATA_HOME", path("helm/data")),
     ]
+    .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    .chain(gate::env(dir))
+    .collect()
 }

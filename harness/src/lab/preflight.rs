@@ -140,10 +140,7 @@ pub async fn checks(engine: Result<&Engine, &EngineError>, paths: &Paths, wanted
     checks.push(judge_memory(std::fs::read_to_string("/proc/meminfo"), labs));
     let instances = Instances { limit: read_number(MAX_INSTANCES), used: instances_in_use(Path::new("/proc")), labs };
     checks.push(judge_inotify(&instances, read_number("max_user_watches")));
-    checks.push(judge_cgroups(
-        Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
-        Path::new("/sys/fs/cgroup/unified").exists(),
-    ));
+    checks.push(judge_cgroups(cgroup_v2(), Path::new("/sys/fs/cgroup/unified").exists()));
     for &port in &wanted.ports {
         let bound = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         checks.push(judge_port(port, bound.map(drop)));
@@ -313,6 +310,11 @@ fn judge_inotify(instances: &Instances, watches: Option<u64>) -> Check {
 }
 
 /// `unified`: version 2 alone at the root; `hybrid`: version 2 beside version 1 controllers.
+/// Whether this machine has cgroup v2 alone.
+pub(super) fn cgroup_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 fn judge_cgroups(unified: bool, hybrid: bool) -> Check {
     const NAME: &str = "cgroups";
     if unified {

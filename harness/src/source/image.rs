@@ -10,17 +10,17 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
+
+use crate::hash::{self, Hashing};
 
 /// How much is handed on at a time when an archive is streamed, in bytes.
 const CHUNK: usize = 1 << 20;
 
 /// One entry of a layer made of files. Folders above it are made, with mode 0755.
 #[derive(Debug, Clone)]
-enum Entry {
+enum Node {
     Dir { mode: u32 },
     File { from: PathBuf, mode: u32 },
     Text { text: String, mode: u32 },
@@ -29,7 +29,7 @@ enum Entry {
 
 /// A layer of files, by their paths from the root, without a leading slash.
 #[derive(Debug, Clone, Default)]
-pub struct Files(BTreeMap<String, Entry>);
+pub struct Files(BTreeMap<String, Node>);
 
 impl Files {
     /// No files yet.
@@ -40,28 +40,28 @@ impl Files {
     /// A program at `path`, copied from `from`.
     #[must_use]
     pub fn program(self, path: &str, from: PathBuf) -> Self {
-        self.with(path, Entry::File { from, mode: 0o755 })
+        self.with(path, Node::File { from, mode: 0o755 })
     }
 
     /// A text file.
     #[must_use]
     pub fn text(self, path: &str, text: impl Into<String>, mode: u32) -> Self {
-        self.with(path, Entry::Text { text: text.into(), mode })
+        self.with(path, Node::Text { text: text.into(), mode })
     }
 
     /// A symbolic link.
     #[must_use]
     pub fn link(self, path: &str, to: &str) -> Self {
-        self.with(path, Entry::Link { to: to.to_owned() })
+        self.with(path, Node::Link { to: to.to_owned() })
     }
 
     /// A folder.
     #[must_use]
     pub fn dir(self, path: &str, mode: u32) -> Self {
-        self.with(path, Entry::Dir { mode })
+        self.with(path, Node::Dir { mode })
     }
 
-    fn with(mut self, path: &str, entry: Entry) -> Self {
+    fn with(mut self, path: &str, entry: Node) -> Self {
         self.0.insert(path.to_owned(), entry);
         self
     }
@@ -73,7 +73,7 @@ impl Files {
             let above = path.match_indices('/').map(|(at, _)| &path[..at]);
             for dir in above.filter(|dir| !self.0.contains_key(*dir)) {
                 if made.insert(dir) {
-                    append(&mut tar, dir, &Entry::Dir { mode: 0o755 })?;
+                    append(&mut tar, dir, &Node::Dir { mode: 0o755 })?;
                 }
             }
             append(&mut tar, path, entry)?;
@@ -82,30 +82,30 @@ impl Files {
     }
 }
 
-fn append(tar: &mut tar::Builder<&mut dyn Write>, path: &str, entry: &Entry) -> io::Result<()> {
+fn append(tar: &mut tar::Builder<&mut dyn Write>, path: &str, entry: &Node) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
     match entry {
-        Entry::Dir { mode } => {
+        Node::Dir { mode } => {
             header.set_entry_type(tar::EntryType::Directory);
             header.set_mode(*mode);
             header.set_size(0);
             tar.append_data(&mut header, format!("{path}/"), io::empty())
         }
-        Entry::File { from, mode } => {
+        Node::File { from, mode } => {
             let file = File::open(from).map_err(|error| at(from, error))?;
             header.set_mode(*mode);
             header.set_size(file.metadata()?.len());
             tar.append_data(&mut header, path, io::BufReader::with_capacity(CHUNK, file))
         }
-        Entry::Text { text, mode } => {
+        Node::Text { text, mode } => {
             header.set_mode(*mode);
             header.set_size(text.len() as u64);
             tar.append_data(&mut header, path, text.as_bytes())
         }
-        Entry::Link { to } => {
+        Node::Link { to } => {
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_mode(0o777);
             header.set_size(0);
@@ -133,26 +133,28 @@ impl Layer {
     /// # Errors
     /// A file of it cannot be read.
     pub fn digest(&self) -> io::Result<String> {
-        let mut meter = Meter { hash: Sha256::new(), size: 0 };
-        self.write(&mut meter)?;
-        Ok(format!("sha256:{}", hex::encode(meter.hash.finalize())))
+        let mut hashing = Hashing::new(io::sink());
+        self.write(&mut hashing)?;
+        Ok(format!("sha256:{}", hashing.finish().1))
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match self {
-            Layer::Tar(path) => {
-                let mut file = File::open(path).map_err(|error| at(path, error))?;
-                let mut chunk = vec![0; CHUNK];
-                loop {
-                    let read = file.read(&mut chunk)?;
-                    if read == 0 {
-                        return Ok(());
-                    }
-                    out.write_all(&chunk[..read])?;
-                }
-            }
+            Layer::Tar(path) => copy(path, out),
             Layer::Files(files) => files.write(out),
         }
+    }
+}
+
+fn copy(path: &Path, out: &mut dyn Write) -> io::Result<()> {
+    let mut file = File::open(path).map_err(|error| at(path, error))?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = file.read(&mut chunk).map_err(|error| at(path, error))?;
+        if read == 0 {
+            return Ok(());
+        }
+        out.write_all(&chunk[..read])?;
     }
 }
 
@@ -161,6 +163,8 @@ impl Layer {
 pub struct Image {
     /// Its name with its tag.
     pub name: String,
+    /// The image that its layers are laid upon, whose configuration it takes over. With nothing added it is that image.
+    pub upon: Option<Stored>,
     /// Its layers, the lowest first.
     pub layers: Vec<Layer>,
     /// What it runs.
@@ -178,6 +182,7 @@ impl Image {
     pub fn new(name: impl Into<String>, layers: Vec<Layer>, entrypoint: &[&str]) -> Self {
         Self {
             name: name.into(),
+            upon: None,
             layers,
             entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
             env: Vec::new(),
@@ -185,116 +190,245 @@ impl Image {
             labels: BTreeMap::new(),
         }
     }
+
+    /// An image as it is stored, under this name.
+    pub fn stored(name: impl Into<String>, stored: Stored) -> Self {
+        Self { upon: Some(stored), ..Self::new(name, Vec::new(), &[]) }
+    }
+
+    /// The stored image, where nothing is added to it.
+    fn as_stored(&self) -> Option<&Stored> {
+        let plain = self.layers.is_empty()
+            && self.entrypoint.is_empty()
+            && self.env.is_empty()
+            && self.stop_signal.is_none()
+            && self.labels.is_empty();
+        self.upon.as_ref().filter(|_| plain)
+    }
 }
 
-/// What tells an image apart, whatever an engine calls it: its layers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The image's name with its tag.
-    pub name: String,
-    /// The digest of each uncompressed layer, `sha256:...`.
-    pub layers: Vec<String>,
+/// An image in an OCI image layout: its manifest and configuration, and where its layers are.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The media type of the manifest.
+    pub media_type: String,
+    /// The manifest, byte by byte.
+    pub manifest: Vec<u8>,
+    /// The configuration, byte by byte.
+    pub config: Vec<u8>,
+    /// The layers, the lowest first.
+    pub layers: Vec<StoredLayer>,
 }
 
-/// A layer of known digest and size: both are in the archive before the layer's bytes are.
-struct Measured {
-    layer: Layer,
+/// A layer in an OCI image layout.
+#[derive(Debug, Clone)]
+pub struct StoredLayer {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its media type.
+    pub media_type: String,
+    /// The SHA-256 of its file, in hexadecimal.
+    pub digest: String,
+    /// The size of its file, in bytes.
+    pub size: u64,
+}
+
+/// What a blob of an archive consists of.
+#[derive(Debug, Clone)]
+enum Content {
+    Bytes(Vec<u8>),
+    Layer(Layer),
+    File(PathBuf),
+}
+
+/// A blob of known digest and size: both are in the archive before its bytes are.
+#[derive(Debug)]
+struct Blob {
+    content: Content,
     digest: String,
     size: u64,
 }
 
-/// Images ready to be written as one archive.
-pub struct Archive {
-    layers: Vec<Measured>,
-    configs: Vec<(String, Vec<u8>)>,
-    manifest: Vec<u8>,
-    identities: Vec<Identity>,
+/// A file of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path.
+    pub path: String,
+    /// Its SHA-256, in hexadecimal.
+    pub digest: String,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
+/// Images ready to be written as one archive: an OCI image layout (OCI image specification 1.1, `image-layout.md`), with the
+/// `manifest.json` by which a Docker engine of any version loads it.
+#[derive(Debug)]
+pub struct Archive {
+    /// By their names within the archive.
+    heads: Vec<(String, Vec<u8>)>,
+    blobs: Vec<Blob>,
+}
+
+/// The media type of an uncompressed layer.
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The media type of an image's configuration.
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The media type of an image's manifest.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The annotation by which containerd and Docker name an image of a layout.
+pub const NAME_ANNOTATION: &str = "io.containerd.image.name";
+/// The annotation by which the OCI specification does.
+pub const REF_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+
 impl Archive {
-    /// Reads all layers once, for their digests.
+    /// Reads all layers that are not stored ones once, for their digests.
     ///
     /// # Errors
     /// A file of a layer cannot be read.
     pub fn new(images: &[Image]) -> io::Result<Self> {
-        let mut archive =
-            Self { layers: Vec::new(), configs: Vec::new(), manifest: Vec::new(), identities: Vec::new() };
-        let mut manifest = Vec::new();
-        let mut tars: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let mut archive = Self { heads: Vec::new(), blobs: Vec::new() };
+        let (mut index, mut for_docker) = (Vec::new(), Vec::new());
+        let mut tars: BTreeMap<PathBuf, (String, u64)> = BTreeMap::new();
         for image in images {
-            let mut digests = Vec::new();
+            let mut layers = Vec::new();
+            for layer in image.upon.iter().flat_map(|upon| &upon.layers) {
+                archive.add(Content::File(layer.path.clone()), layer.digest.clone(), layer.size);
+                layers.push(descriptor(&layer.media_type, &layer.digest, layer.size));
+            }
+            let mut own = Vec::new();
             for layer in &image.layers {
                 let known = match layer {
                     Layer::Tar(path) => tars.get(path).cloned(),
                     Layer::Files(_) => None,
                 };
-                let digest = match known {
-                    Some(digest) => digest,
+                let (digest, size) = match known {
+                    Some(known) => known,
                     None => archive.measure(layer)?,
                 };
                 if let Layer::Tar(path) = layer {
-                    tars.insert(path.clone(), digest.clone());
+                    tars.insert(path.clone(), (digest.clone(), size));
                 }
-                digests.push(digest);
+                layers.push(descriptor(LAYER, &digest, size));
+                own.push(digest);
             }
-            let config = config(image, &digests)?;
-            let config_name = format!("{}.json", hex::encode(Sha256::digest(&config)));
-            manifest.push(json!({
-                "Config": config_name,
+            let (media_type, manifest, config) = match image.as_stored() {
+                Some(stored) => (stored.media_type.as_str(), stored.manifest.clone(), stored.config.clone()),
+                None => {
+                    let config = config(image, &own)?;
+                    let described = descriptor(CONFIG, &hash::of_bytes(&config), config.len() as u64);
+                    let manifest = json!({
+                        "schemaVersion": 2,
+                        "mediaType": MANIFEST,
+                        "config": described,
+                        "layers": layers,
+                    });
+                    (MANIFEST, serde_json::to_vec(&manifest)?, config)
+                }
+            };
+            let config_digest = archive.add_bytes(config);
+            let mut described = descriptor(media_type, &hash::of_bytes(&manifest), manifest.len() as u64);
+            described["annotations"] = json!({ NAME_ANNOTATION: image.name, REF_ANNOTATION: tag(&image.name) });
+            index.push(described);
+            archive.add_bytes(manifest);
+            let paths = layers.iter().filter_map(|layer| layer["digest"].as_str()?.strip_prefix("sha256:"));
+            for_docker.push(json!({
+                "Config": blob_name(&config_digest),
                 "RepoTags": [image.name],
-                "Layers": digests.iter().map(|digest| layer_name(digest)).collect::<Vec<_>>(),
+                "Layers": paths.map(blob_name).collect::<Vec<_>>(),
             }));
-            archive.configs.push((config_name, config));
-            let layers = digests.iter().map(|digest| format!("sha256:{digest}")).collect();
-            archive.identities.push(Identity { name: image.name.clone(), layers });
         }
-        archive.manifest = serde_json::to_vec(&manifest)?;
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": index,
+        });
+        archive.heads = vec![
+            ("index.json".to_owned(), serde_json::to_vec(&index)?),
+            ("manifest.json".to_owned(), serde_json::to_vec(&for_docker)?),
+            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+        ];
+        // Small ones first, and in an order that does not depend on that of the images.
+        archive.blobs.sort_by(|a, b| (a.size, &a.digest).cmp(&(b.size, &b.digest)));
         Ok(archive)
     }
 
-    /// The images, in their order.
-    pub fn identities(&self) -> &[Identity] {
-        &self.identities
+    /// Every file, in the order in which they are written.
+    pub fn entries(&self) -> Vec<Entry> {
+        let heads = self.heads.iter().map(|(path, bytes)| Entry {
+            path: path.clone(),
+            digest: hash::of_bytes(bytes),
+            size: bytes.len() as u64,
+        });
+        let blobs = self.blobs.iter().map(|blob| Entry {
+            path: blob_name(&blob.digest),
+            digest: blob.digest.clone(),
+            size: blob.size,
+        });
+        heads.chain(blobs).collect()
     }
 
-    fn measure(&mut self, layer: &Layer) -> io::Result<String> {
-        let mut meter = Meter { hash: Sha256::new(), size: 0 };
-        layer.write(&mut meter)?;
-        let digest = hex::encode(meter.hash.finalize());
-        if !self.layers.iter().any(|measured| measured.digest == digest) {
-            self.layers.push(Measured { layer: layer.clone(), digest: digest.clone(), size: meter.size });
+    fn measure(&mut self, layer: &Layer) -> io::Result<(String, u64)> {
+        let mut hashing = Hashing::new(io::sink());
+        layer.write(&mut hashing)?;
+        let (size, digest) = hashing.finish();
+        self.add(Content::Layer(layer.clone()), digest.clone(), size);
+        Ok((digest, size))
+    }
+
+    fn add_bytes(&mut self, bytes: Vec<u8>) -> String {
+        let (digest, size) = (hash::of_bytes(&bytes), bytes.len() as u64);
+        self.add(Content::Bytes(bytes), digest.clone(), size);
+        digest
+    }
+
+    fn add(&mut self, content: Content, digest: String, size: u64) {
+        if !self.blobs.iter().any(|blob| blob.digest == digest) {
+            self.blobs.push(Blob { content, digest, size });
         }
-        Ok(digest)
     }
 
     /// Writes the archive.
     ///
     /// # Errors
-    /// A file of a layer cannot be read, or is not what it was when its digest was taken, or `out` takes no more.
+    /// See [`Archive::append_to`].
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut tar = tar::Builder::new(out);
-        for (name, config) in &self.configs {
-            plain(&mut tar, name, config)?;
+        self.append_to(&mut tar)?;
+        tar.finish()
+    }
+
+    /// Appends all files to an archive that may have others.
+    ///
+    /// # Errors
+    /// A file of a layer cannot be read, or is not what it was when its digest was taken, or the archive takes no more.
+    pub fn append_to<W: Write>(&self, tar: &mut tar::Builder<W>) -> io::Result<()> {
+        for (name, bytes) in &self.heads {
+            append_bytes(tar, name, bytes)?;
         }
-        for measured in &self.layers {
-            let mut header = tar::Header::new_gnu();
-            header.set_mode(0o644);
-            header.set_size(measured.size);
-            header.set_path(layer_name(&measured.digest))?;
+        for blob in &self.blobs {
+            let name = blob_name(&blob.digest);
+            if let Content::Bytes(bytes) = &blob.content {
+                append_bytes(tar, &name, bytes)?;
+                continue;
+            }
+            let mut header = plain_header(blob.size);
+            header.set_path(name)?;
             header.set_cksum();
             let out = tar.get_mut();
             out.write_all(header.as_bytes())?;
-            let mut meter = Tee { out, meter: Meter { hash: Sha256::new(), size: 0 } };
-            measured.layer.write(&mut meter)?;
-            let seen = hex::encode(meter.meter.hash.finalize());
-            if seen != measured.digest {
-                return Err(io::Error::other(format!("a layer changed while it was read: {:?}", measured.layer)));
+            let mut hashing = Hashing::new(&mut *out);
+            match &blob.content {
+                Content::Layer(layer) => layer.write(&mut hashing)?,
+                Content::File(path) => copy(path, &mut hashing)?,
+                Content::Bytes(_) => {}
             }
-            let rest = (512 - measured.size % 512) % 512;
+            if hashing.finish() != (blob.size, blob.digest.clone()) {
+                return Err(io::Error::other(format!("a layer changed while it was read: {:?}", blob.content)));
+            }
+            let rest = (512 - blob.size % 512) % 512;
             out.write_all(&vec![0; usize::try_from(rest).unwrap_or_default()])?;
         }
-        plain(&mut tar, "manifest.json", &self.manifest)?;
-        tar.finish()
+        Ok(())
     }
 
     /// The archive as a stream of bytes, written by a thread as the reader takes them.
@@ -314,77 +448,89 @@ impl Archive {
     }
 }
 
-fn layer_name(digest: &str) -> String {
-    format!("{digest}/layer.tar")
+/// Where a layout has the blob of a digest.
+fn blob_name(digest: &str) -> String {
+    format!("blobs/sha256/{digest}")
 }
 
-fn plain(tar: &mut tar::Builder<&mut dyn Write>, name: &str, content: &[u8]) -> io::Result<()> {
+fn descriptor(media_type: &str, digest: &str, size: u64) -> Value {
+    json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": size })
+}
+
+/// An image's tag.
+fn tag(name: &str) -> &str {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.split_once(':').map_or("latest", |(_, tag)| tag)
+}
+
+/// The header of a file of which only the content matters.
+fn plain_header(size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o644);
-    header.set_size(content.len() as u64);
-    tar.append_data(&mut header, name, content)
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header
 }
 
+/// Appends a file of which only the content matters.
+///
+/// # Errors
+/// The archive takes no more.
+pub fn append_bytes<W: Write>(tar: &mut tar::Builder<W>, name: &str, content: &[u8]) -> io::Result<()> {
+    tar.append_data(&mut plain_header(content.len() as u64), name, content)
+}
+
+/// The configuration of an image whose own layers have these digests.
 fn config(image: &Image, digests: &[String]) -> io::Result<Vec<u8>> {
-    let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
-    env.extend(image.env.iter().cloned());
     let created = "1970-01-01T00:00:00Z";
-    let mut config = json!({ "Env": env, "Labels": image.labels });
+    let mut whole = match &image.upon {
+        Some(upon) => serde_json::from_slice(&upon.config)?,
+        None => json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "created": created,
+            "config": { "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] },
+            "rootfs": { "type": "layers", "diff_ids": [] },
+            "history": [],
+        }),
+    };
+    let mut add = |pointer: &str, values: Vec<Value>| -> io::Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let list = whole.pointer_mut(pointer).and_then(Value::as_array_mut);
+        list.ok_or_else(|| io::Error::other(format!("the configuration of {} has no {pointer}", image.name)))?
+            .extend(values);
+        Ok(())
+    };
+    add("/config/Env", image.env.iter().map(|variable| json!(variable)).collect())?;
+    add("/rootfs/diff_ids", digests.iter().map(|digest| json!(format!("sha256:{digest}"))).collect())?;
+    let step = json!({ "created": created, "created_by": "drydock" });
+    add("/history", digests.iter().map(|_| step.clone()).collect())?;
+    let own = &mut whole["config"];
     if !image.entrypoint.is_empty() {
-        config["Entrypoint"] = json!(image.entrypoint);
+        own["Entrypoint"] = json!(image.entrypoint);
     }
     if let Some(signal) = &image.stop_signal {
-        config["StopSignal"] = json!(signal);
+        own["StopSignal"] = json!(signal);
     }
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let whole = json!({
-        "architecture": architecture,
-        "os": "linux",
-        "created": created,
-        "config": config,
-        "rootfs": {
-            "type": "layers",
-            "diff_ids": digests.iter().map(|digest| format!("sha256:{digest}")).collect::<Vec<_>>(),
-        },
-        "history": digests.iter().map(|_| json!({ "created": created, "created_by": "drydock" })).collect::<Vec<_>>(),
-    });
+    for (name, value) in &image.labels {
+        if own["Labels"].is_null() {
+            own["Labels"] = json!({});
+        }
+        own["Labels"][name] = json!(value);
+    }
     Ok(serde_json::to_vec(&whole)?)
 }
 
-struct Meter {
-    hash: Sha256,
-    size: u64,
-}
-
-impl Write for Meter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-struct Tee<'a> {
-    out: &'a mut dyn Write,
-    meter: Meter,
-}
-
-impl Write for Tee<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write_all(bytes)?;
-        self.meter.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+/// This machine's architecture, as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
     }
 }
 
@@ -442,15 +588,14 @@ mod tests {
         let first = image(dir.path());
         let second = Image { name: "x/z:1".to_owned(), ..first.clone() };
         let archive = Archive::new(&[first, second]).unwrap();
-        let identities = archive.identities().to_vec();
-        assert_eq!(identities[0].layers, identities[1].layers);
         let mut written = Vec::new();
         archive.write(&mut written).unwrap();
         let streamed: Vec<Bytes> = archive.stream().try_collect().await.unwrap();
         assert!(streamed.concat() == written);
         let names = names(&written);
-        assert_eq!(names.iter().filter(|name| name.ends_with("/layer.tar")).count(), 2);
-        assert_eq!(names.last().unwrap(), "manifest.json");
+        // Two layers, one configuration and one manifest, for both.
+        assert_eq!(names.iter().filter(|name| name.starts_with("blobs/sha256/")).count(), 4);
+        assert_eq!(names[..3], ["index.json", "manifest.json", "oci-layout"]);
     }
 
     #[test]

@@ -1,9 +1,13 @@
-//! Where tools and images come from: `upstream` registries and releases, or `packages`, built here from Debian and Go
-//! packages.
+//! Where tools and images come from: `upstream` registries and releases, a `bundle` file, or `packages`, built here from
+//! Debian and Go packages.
 
+pub mod bundle;
 pub mod engine;
 pub mod image;
+pub mod ingredients;
+pub mod layout;
 pub mod mirror;
+pub mod node;
 pub mod packages;
 pub mod registry;
 pub mod store;
@@ -11,15 +15,19 @@ pub mod upstream;
 pub mod versions;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
 
 use self::{
+    bundle::{Bundle, BundleError},
     engine::EngineRef,
+    ingredients::{Harbor, Ingredients, Network, Tools},
+    mirror::Mirror,
+    node::Dock,
     packages::PackagesError,
     store::Artifact,
     upstream::{Answer, UpstreamError},
@@ -36,6 +44,20 @@ pub enum SourceError {
     /// From packages.
     #[error("build the tools and images from packages: {0}")]
     Packages(#[from] PackagesError),
+    /// From a bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Another Harbor than the one that there is a stand-in for.
+    #[error(
+        "stand in for Harbor {asked}: the packages source has a stand-in for Harbor {there} alone; use `--source upstream` or \
+         a bundle, or leave `--harbor` out"
+    )]
+    NoStandIn {
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        there: String,
+    },
 }
 
 /// Where tools and images come from.
@@ -46,6 +68,8 @@ pub enum SourceKind {
     Upstream,
     /// Built here from Debian and Go packages; the Harbor stand-in.
     Packages,
+    /// A file made before from one of the others.
+    Bundle,
 }
 
 impl std::fmt::Display for SourceKind {
@@ -53,13 +77,13 @@ impl std::fmt::Display for SourceKind {
         f.write_str(match self {
             SourceKind::Upstream => "upstream",
             SourceKind::Packages => "packages",
+            SourceKind::Bundle => "bundle",
         })
     }
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SourceChoice {
     /// Upstream where its registries answer, else packages.
     #[default]
@@ -68,19 +92,13 @@ pub enum SourceChoice {
     Upstream,
     /// Packages, whatever answers.
     Packages,
-}
-
-impl FromStr for SourceChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "upstream" => Ok(Self::Upstream),
-            "packages" => Ok(Self::Packages),
-            _ => Err(format!("unknown source `{text}`: it is one of auto, upstream, packages")),
-        }
-    }
+    /// A bundle.
+    Bundle {
+        /// Its file.
+        file: PathBuf,
+        /// The Kubernetes that it must have, where one was asked for.
+        kubernetes: Option<String>,
+    },
 }
 
 /// Which source was taken, and why.
@@ -93,11 +111,20 @@ pub struct Chosen {
 }
 
 /// Chooses a source. `Auto` asks every image registry that upstream needs, all at once and once each.
-pub async fn choose(choice: SourceChoice, pins: &Pins) -> Chosen {
+pub async fn choose(choice: &SourceChoice, site: Site<'_>) -> Chosen {
     match choice {
+        SourceChoice::Bundle { file, .. } => {
+            Chosen { kind: SourceKind::Bundle, why: format!("{} was named", file.display()) }
+        }
         SourceChoice::Upstream => Chosen { kind: SourceKind::Upstream, why: "it was asked for".to_owned() },
         SourceChoice::Packages => Chosen { kind: SourceKind::Packages, why: "it was asked for".to_owned() },
-        SourceChoice::Auto => judge(&upstream::ask_registries(pins).await),
+        SourceChoice::Auto if site.offline => {
+            Chosen { kind: SourceKind::Packages, why: "`--offline` asks no registry".to_owned() }
+        }
+        SourceChoice::Auto => match site.mirror {
+            Some(mirror) => Chosen { kind: SourceKind::Upstream, why: format!("the mirror {mirror} was named") },
+            None => judge(&upstream::ask_registries(site.pins).await),
+        },
     }
 }
 
@@ -147,6 +174,10 @@ pub struct Pins {
     pub local_path_image: String,
     /// The image of its helper pods.
     pub helper_image: String,
+    /// Harbor's version.
+    pub harbor: String,
+    /// The Harbor that the stand-in was made after.
+    pub default_harbor: String,
     /// The version of Harbor's chart.
     pub harbor_chart: String,
     /// Where Harbor's chart is.
@@ -154,12 +185,12 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// What is pinned, with one of the pinned Kubernetes versions.
-    pub fn new(versions: &Versions, kubernetes: &Kubernetes) -> Self {
+    /// What is pinned, with one of the pinned Kubernetes versions and one of Harbor's.
+    pub fn new(versions: &Versions, kubernetes: &Kubernetes, harbor: &versions::Harbor) -> Self {
         // One is always pinned.
         let default = versions.all_kubernetes().next().unwrap_or(kubernetes);
         Self {
-            go: versions.go.minimum.to_string(),
+            go: kubernetes.go.as_ref().unwrap_or(&versions.go.minimum).to_string(),
             kind: versions.kind.version.to_string(),
             helm: versions.helm.version.to_string(),
             crane: versions.crane.version.to_string(),
@@ -175,70 +206,118 @@ impl Pins {
             local_path_packages: versions.local_path_provisioner.packages_version.to_string(),
             local_path_image: versions.local_path_provisioner.image.to_string(),
             helper_image: versions.local_path_provisioner.helper_image.to_string(),
-            harbor_chart: versions.harbor.chart.to_string(),
-            harbor_chart_repository: versions.harbor.chart_repository.clone(),
+            harbor: harbor.version.to_string(),
+            default_harbor: versions.all_harbor().next().unwrap_or(harbor).version.to_string(),
+            harbor_chart: harbor.chart.to_string(),
+            harbor_chart_repository: versions.harbor_chart.repository.clone(),
         }
     }
-}
 
-/// The chart that installs Harbor, or what stands in for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chart {
-    /// A folder.
-    Folder(PathBuf),
-    /// A packed chart, fetched and checked.
-    Packed(PathBuf),
-}
-
-impl Chart {
-    /// What `helm install NAME` is to be given.
-    pub fn path(&self) -> &Path {
-        match self {
-            Chart::Folder(path) | Chart::Packed(path) => path,
+    /// Sees that the Harbor is the one that the stand-in was made after.
+    fn check_stand_in(&self) -> Result<(), SourceError> {
+        match self.harbor == self.default_harbor {
+            true => Ok(()),
+            false => Err(SourceError::NoStandIn { asked: self.harbor.clone(), there: self.default_harbor.clone() }),
         }
+    }
+
+    /// The version of each part that is built here, by its name: for a bundle's description.
+    pub fn by_name(&self) -> BTreeMap<String, String> {
+        let parts = [
+            ("cni-plugins", &self.cni_plugins),
+            ("containerd", &self.containerd),
+            ("coredns", &self.coredns),
+            ("crane", &self.crane),
+            ("etcd", &self.etcd),
+            ("helm", &self.helm),
+            ("kind", &self.kind),
+            ("kubernetes", &self.kubernetes),
+            ("local-path-provisioner", &self.local_path_packages),
+        ];
+        parts.map(|(name, version)| (name.to_owned(), version.clone())).into()
     }
 }
 
 /// The tools and images of one lab, ready to use.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// The kind program.
-    pub kind: PathBuf,
-    /// The helm program.
-    pub helm: PathBuf,
-    /// The kubectl program.
-    pub kubectl: PathBuf,
-    /// The crane program.
-    pub crane: PathBuf,
-    /// The node image, present in the engine; for `kind create cluster --image`.
+    /// The programs.
+    pub tools: Tools,
+    /// The node image, present in the engine; for `kind create cluster --image`. It has every image that a lab runs.
     pub node_image: String,
-    /// The chart.
-    pub chart: Chart,
-    /// The image that all pods of the stand-in run, in the node's containerd; absent for a real Harbor.
-    pub stand_in_image: Option<String>,
+    /// Whose network the node image brings.
+    pub network: Network,
+    /// Harbor's chart: a folder or a packed chart.
+    pub chart: PathBuf,
+    /// What the chart installs.
+    pub harbor: Harbor,
     /// The storage provisioner's objects, as YAML.
     pub local_path_manifest: String,
-    /// Whether the node image holds every image that a lab runs, so that nothing is pulled.
-    pub preloaded: bool,
     /// While these live, no other run drops what this one uses.
     pub in_use: Vec<Artifact>,
 }
 
-/// Fetches or builds whatever is missing. `root` is the workspace's folder.
+/// Where a lab is prepared.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    /// The workspace's folder.
+    pub root: &'a Path,
+    /// The cache.
+    pub paths: &'a Paths,
+    /// What is pinned.
+    pub pins: &'a Pins,
+    /// Where upstream images are fetched from instead of their registry.
+    pub mirror: Option<&'a Mirror>,
+    /// Whether nothing may be fetched.
+    pub offline: bool,
+    /// Where it is told.
+    pub events: &'a Events,
+}
+
+/// Chooses a source and fetches or builds whatever is missing.
 ///
 /// # Errors
 /// See the sources' own errors. What was finished before stays in the cache.
 pub async fn prepare(
-    kind: SourceKind,
+    choice: &SourceChoice,
     engine: &EngineRef,
-    root: &Path,
-    paths: &Paths,
-    pins: &Pins,
-    events: &Events,
-) -> Result<Prepared, SourceError> {
-    Ok(match kind {
-        SourceKind::Upstream => upstream::prepare(root, paths, pins, engine, events).await?,
-        SourceKind::Packages => packages::prepare(root, paths, pins, engine, events).await?,
+    site: Site<'_>,
+) -> Result<(SourceKind, Prepared), SourceError> {
+    let Site { root, paths, pins, offline, events, .. } = site;
+    let chosen = choose(choice, site).await;
+    events.note(format!("source: {}, because {}", chosen.kind, chosen.why));
+    let prepared = match (choice, chosen.kind) {
+        (SourceChoice::Bundle { file, kubernetes }, _) => {
+            let bundle = Bundle::open(file, paths, events).await?;
+            bundle.check_kubernetes(kubernetes.as_deref())?;
+            bundle.prepare(root, paths, engine, events).await?
+        }
+        (_, SourceKind::Upstream) => {
+            let ingredients = upstream::ingredients(site).await?;
+            Dock { root, paths, engine, events }.prepare(ingredients).await.map_err(UpstreamError::from)?
+        }
+        _ => {
+            pins.check_stand_in()?;
+            packages::prepare(root, paths, pins, engine, offline, events).await?
+        }
+    };
+    Ok((chosen.kind, prepared))
+}
+
+/// Fetches or builds whatever is missing, for a bundle.
+///
+/// # Errors
+/// As for [`prepare`].
+pub async fn ingredients(choice: &SourceChoice, site: Site<'_>) -> Result<Ingredients, SourceError> {
+    let Site { root, paths, pins, offline, events, .. } = site;
+    let chosen = choose(choice, site).await;
+    events.note(format!("source: {}, because {}", chosen.kind, chosen.why));
+    Ok(match chosen.kind {
+        SourceKind::Upstream => upstream::ingredients(site).await?,
+        _ => {
+            pins.check_stand_in()?;
+            packages::ingredients(root, paths, pins, offline, events).await?
+        }
     })
 }
 
@@ -260,14 +339,8 @@ pub async fn stand_in_image_in_engine(
 ///
 /// # Errors
 /// It cannot be built.
-pub async fn actionlint(
-    engine: &EngineRef,
-    root: &Path,
-    paths: &Paths,
-    pins: &Pins,
-    events: &Events,
-) -> Result<PathBuf, SourceError> {
-    Ok(packages::actionlint(root, paths, pins, engine, events).await?)
+pub async fn actionlint(root: &Path, paths: &Paths, pins: &Pins, events: &Events) -> Result<PathBuf, SourceError> {
+    Ok(packages::actionlint(root, paths, pins, events).await?)
 }
 
 /// What an artifact is called that goes with a Kubernetes: the store keeps few of one name, and whoever runs labs of several
@@ -278,9 +351,9 @@ fn of_minor(name: &str, kubernetes: &str) -> String {
 }
 
 /// The storage provisioner's objects with these images.
-fn local_path_manifest(root: &Path, provisioner: &str, helper: &str) -> Result<String, PackagesError> {
+fn local_path_manifest(root: &Path, provisioner: &str, helper: &str) -> Result<String, (PathBuf, std::io::Error)> {
     let path = root.join("fixtures/manifests/local-path-storage.yaml");
-    let text = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
+    let text = fs::read_to_string(&path).map_err(|source| (path, source))?;
     Ok(text.replace("@PROVISIONER_IMAGE@", provisioner).replace("@HELPER_IMAGE@", helper))
 }
 
@@ -306,13 +379,6 @@ mod tests {
         assert_eq!(chosen.kind, SourceKind::Packages);
         assert_eq!(chosen.why, "not every image registry that upstream needs answers: b.test (no such host)");
         assert_eq!(judge(&[answer("a.test", Ok(503))]).kind, SourceKind::Packages);
-    }
-
-    #[test]
-    fn a_source_is_asked_for_by_its_name() {
-        assert_eq!("packages".parse(), Ok(SourceChoice::Packages));
-        let error = "packges".parse::<SourceChoice>().unwrap_err();
-        assert_eq!(error, "unknown source `packges`: it is one of auto, upstream, packages");
     }
 
     #[test]

@@ -57,6 +57,14 @@ pub enum StoreError {
         /// The lock.
         lock: PathBuf,
     },
+    /// It would have to be fetched, and nothing may be.
+    #[error(
+        "{step}: it is not in the cache, and `--offline` lets nothing be fetched; run once without it, or use a bundle"
+    )]
+    Offline {
+        /// What would be done.
+        step: String,
+    },
     /// What was just built does not read back as it was written.
     #[error("read back {artifact}, just built: {damage}; the disk or the memory is at fault")]
     DamagedAtOnce {
@@ -180,12 +188,20 @@ struct FileFacts {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Whether nothing may be made that is not there.
+    closed: bool,
 }
 
 impl Store {
     /// The store of a cache folder.
     pub fn new(paths: &Paths) -> Self {
-        Self { root: paths.artifacts() }
+        Self { root: paths.artifacts(), closed: false }
+    }
+
+    /// A store of which nothing is made that is not there: where making it would fetch something, and nothing may be fetched.
+    #[must_use]
+    pub fn closed(self, closed: bool) -> Self {
+        Self { closed, ..self }
     }
 
     /// The artifact, if it is there and the named files of it (all, where none is named) are as they were built.
@@ -230,6 +246,9 @@ impl Store {
     {
         if let Some(artifact) = self.get(recipe, files, events).await? {
             return Ok(artifact);
+        }
+        if self.closed {
+            return Err(StoreError::Offline { step: recipe.step.clone() }.into());
         }
         let shelf = self.shelf(recipe);
         fs::create_dir_all(&shelf).map_err(StoreError::io("make", &shelf))?;

@@ -2,28 +2,33 @@
 //! registries; the official Harbor chart.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use futures::{TryStreamExt, future::join_all};
+use oci_client::Reference;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::{
-    Chart, Pins, Prepared,
-    engine::{EngineError, EngineRef},
+    Pins, Site,
+    image::{Image, NAME_ANNOTATION},
+    ingredients::{Facts, Harbor, Ingredients, LocalPath, Network, Tools},
+    layout::{Layout, LayoutError},
+    mirror::Mirror,
+    node::NodeError,
     of_minor,
-    packages::PackagesError,
+    registry::{self, Registry, RegistryError},
     store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
 };
 use crate::{
     cmd::{Cmd, CmdError},
-    paths::Paths,
-    run::events::Events,
+    run::events::{Events, HarborKind},
 };
 
 /// A registry that has not answered by then is not there.
@@ -90,15 +95,26 @@ pub enum UpstreamError {
     /// The artifact store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The Docker engine.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
     /// helm.
     #[error("fetch Harbor's chart: {0}")]
     Chart(CmdError),
-    /// The storage provisioner's manifest.
+    /// An image.
     #[error(transparent)]
-    Manifest(#[from] PackagesError),
+    Registry(#[from] RegistryError),
+    /// The node image.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// What was fetched of the images.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// An image that is not where it was put.
+    #[error("look for the image {image} in {}: it is not there; remove the folder, and it is fetched anew", path.display())]
+    NotFetched {
+        /// The image.
+        image: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
 }
 
 /// What a registry said when it was asked whether it is there.
@@ -229,41 +245,123 @@ fn checksum(release: &Release, text: &str) -> Result<String, UpstreamError> {
 }
 
 /// Fetches whatever is missing.
-pub(super) async fn prepare(
-    root: &Path,
-    paths: &Paths,
-    pins: &Pins,
-    engine: &EngineRef,
-    events: &Events,
-) -> Result<Prepared, UpstreamError> {
-    let store = Store::new(paths);
-    let node_image = async {
-        let name = format!("pull the node image {}", pins.node_image);
-        events.step_usually(name, Some(Duration::from_secs(60)), |_| engine.pull(&pins.node_image)).await?;
-        Ok::<_, UpstreamError>(())
-    };
-    let tools = async {
-        tokio::try_join!(
-            program(&store, "kind", &pins.kind, Release::kind(&pins.kind, arch()), events),
-            program(&store, "kubectl", &pins.kubernetes, Release::kubectl(&pins.kubernetes, arch()), events),
-            program(&store, "helm", &pins.helm, Release::helm(&pins.helm, arch()), events),
-            program(&store, "crane", &pins.crane, Release::crane(&pins.crane, arch()), events),
-        )
-    };
-    let ((), (kind, kubectl, helm, crane)) = tokio::try_join!(node_image, tools)?;
-    let chart = chart(&store, pins, &helm.file("helm"), events).await?;
-    Ok(Prepared {
+pub(super) async fn ingredients(site: Site<'_>) -> Result<Ingredients, UpstreamError> {
+    let Site { root, paths, pins, mirror, offline, events } = site;
+    let store = Store::new(paths).closed(offline);
+    let (kind, kubectl, helm, crane) = tokio::try_join!(
+        program(&store, "kind", &pins.kind, Release::kind(&pins.kind, arch()), events),
+        program(&store, "kubectl", &pins.kubernetes, Release::kubectl(&pins.kubernetes, arch()), events),
+        program(&store, "helm", &pins.helm, Release::helm(&pins.helm, arch()), events),
+        program(&store, "crane", &pins.crane, Release::crane(&pins.crane, arch()), events),
+    )?;
+    let tools = Tools {
         kind: kind.file("kind"),
         helm: helm.file("helm"),
         kubectl: kubectl.file("kubectl"),
         crane: crane.file("crane"),
-        node_image: pins.node_image.clone(),
-        chart: Chart::Packed(chart.file("harbor.tgz")),
-        stand_in_image: None,
-        local_path_manifest: super::local_path_manifest(root, &pins.local_path_image, &pins.helper_image)?,
-        preloaded: false,
-        in_use: vec![kind, kubectl, helm, crane, chart],
+    };
+    let chart = chart(&store, pins, &tools.helm, events).await?;
+    let local_path = LocalPath { provisioner: pins.local_path_image.clone(), helper: pins.helper_image.clone() };
+    let mut names = chart_images(&tools.helm, &chart.file(CHART), root).await?;
+    names.extend([&local_path.provisioner, &local_path.helper, &pins.node_image].map(Clone::clone));
+    let fetched = images(&store, pins, &names, mirror, events).await?;
+    let mut images = Layout::new(fetched.file("")).images()?;
+    let node = without_digest(&pins.node_image);
+    let Some(stored) = images.remove(node) else {
+        return Err(UpstreamError::NotFetched { image: node.to_owned(), path: fetched.file("") });
+    };
+    Ok(Ingredients {
+        facts: Facts {
+            kubernetes: pins.kubernetes.clone(),
+            network: Network::Kind,
+            harbor: Harbor { kind: HarborKind::Harbor, values: BTreeMap::new() },
+            local_path,
+        },
+        tools,
+        node: Image::stored(node, stored),
+        images: images.into_iter().map(|(name, stored)| Image::stored(name, stored)).collect(),
+        chart: chart.file(CHART),
+        in_use: vec![kind, kubectl, helm, crane, chart, fetched],
     })
+}
+
+/// The file of Harbor's chart.
+const CHART: &str = "harbor.tgz";
+
+/// An image's name without the digest that it is pinned by.
+fn without_digest(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(name, _)| name)
+}
+
+/// The images that Harbor's chart names with the values of a lab.
+async fn chart_images(helm: &Path, chart: &Path, root: &Path) -> Result<BTreeSet<String>, UpstreamError> {
+    let home = tempfile::tempdir().map_err(|source| UpstreamError::Io {
+        doing: "make a folder in",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let values = root.join("fixtures/values/harbor.yaml");
+    let template = own_helm(helm, home.path()).args(["template", "harbor"]).arg(chart).arg("--values").arg(values);
+    let rendered = template.limit(FETCH_LIMIT).run().await.map_err(UpstreamError::Chart)?.stdout;
+    Ok(named_images(&rendered))
+}
+
+/// The images of rendered objects, by their whole names.
+fn named_images(rendered: &str) -> BTreeSet<String> {
+    let value = |line: &str| {
+        let image = line.trim().trim_start_matches("- ").strip_prefix("image:")?;
+        Reference::from_str(image.trim().trim_matches(['"', '\''])).ok().map(|image| image.whole())
+    };
+    rendered.lines().filter_map(value).collect()
+}
+
+/// Fetches images into an OCI image layout.
+async fn images(
+    store: &Store,
+    pins: &Pins,
+    names: &BTreeSet<String>,
+    mirror: Option<&Mirror>,
+    events: &Events,
+) -> Result<Artifact, UpstreamError> {
+    let inputs = names.iter().fold(Inputs::new(1), |inputs, name| inputs.text("image", name));
+    let recipe = Recipe {
+        name: of_minor("upstream-images", &pins.kubernetes),
+        key: inputs.key(),
+        step: match mirror {
+            Some(mirror) => format!("fetch {} images from the mirror {mirror}", names.len()),
+            None => format!("fetch {} images", names.len()),
+        },
+        usually: Duration::from_secs(120),
+    };
+    let fetch = |building: Building| async move {
+        let registry = Registry::from_env(mirror.cloned())?;
+        let mut manifests = Vec::new();
+        for name in names {
+            let fetched = registry::fetch(&registry, name, &building.out, &building.step).await?;
+            manifests.push(serde_json::json!({
+                "mediaType": fetched.media_type,
+                "digest": fetched.digest,
+                "size": fetched.size,
+                "annotations": { NAME_ANNOTATION: without_digest(name) },
+            }));
+        }
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
+        for (file, text) in
+            [("index.json", index.to_string()), ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#.to_owned())]
+        {
+            let path = building.out.join(file);
+            fs::write(&path, text).map_err(|source| UpstreamError::Io { doing: "write", path, source })?;
+        }
+        Ok(())
+    };
+    store.ensure(&recipe, &[], events, fetch).await
+}
+
+/// helm with folders of its own, so that the user's are left alone.
+fn own_helm(helm: &Path, home: &Path) -> Cmd {
+    ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"]
+        .into_iter()
+        .fold(Cmd::new(helm), |cmd, variable| cmd.env(variable, home))
 }
 
 async fn program(
@@ -314,15 +412,13 @@ async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Resu
         usually: Duration::from_secs(10),
     };
     let fetch = |building: Building| async move {
-        // helm's own folders are there too, so that the user's are left alone.
-        let mut pull = Cmd::new(helm).args(["pull", "harbor", "--repo", &pins.harbor_chart_repository]);
-        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            pull = pull.env(variable, building.scratch.join("helm"));
-        }
-        let pull = pull.args(["--version", &pins.harbor_chart, "--destination"]).arg(&building.scratch);
+        let pull = own_helm(helm, &building.scratch.join("helm"))
+            .args(["pull", "harbor", "--repo", &pins.harbor_chart_repository])
+            .args(["--version", &pins.harbor_chart, "--destination"])
+            .arg(&building.scratch);
         pull.limit(FETCH_LIMIT).run().await.map_err(UpstreamError::Chart)?;
         let packed = building.scratch.join(format!("harbor-{}.tgz", pins.harbor_chart));
-        let to = building.out.join("harbor.tgz");
+        let to = building.out.join(CHART);
         fs::rename(&packed, to).map_err(|source| UpstreamError::Io { doing: "move", path: packed, source })
     };
     store.ensure(&recipe, &[], events, fetch).await
@@ -386,6 +482,7 @@ fn unpack(archive: &Path, member: &str, to: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::Paths;
 
     #[test]
     fn releases_are_where_their_projects_put_them() {
@@ -419,6 +516,14 @@ mod tests {
         for (text, begins) in [("<html>not found</html>", "<html>not found</html>"), ("1 a\n2 b\n", "1 a\n2 b")] {
             assert_eq!(checksum(&release, text).unwrap_err().to_string(), format!("{said} `{begins}`"));
         }
+    }
+
+    #[test]
+    fn the_images_of_a_chart_are_those_that_its_objects_name_by_their_whole_names() {
+        let rendered = "containers:\n  - image: goharbor/harbor-core:v2.13.1\n    imagePullPolicy: IfNotPresent\n  \
+                        - name: a\n    image: \"busybox:1.36.1\"\n# image: none\n    image: goharbor/harbor-core:v2.13.1\n";
+        let images: Vec<String> = named_images(rendered).into_iter().collect();
+        assert_eq!(images, ["docker.io/goharbor/harbor-core:v2.13.1", "docker.io/library/busybox:1.36.1"]);
     }
 
     #[test]

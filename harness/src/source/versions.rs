@@ -41,6 +41,18 @@ pub enum VersionsError {
         /// What is pinned.
         pinned: String,
     },
+    /// This Harbor is not pinned.
+    #[error(
+        "Harbor `{asked}` is not pinned{suggestion} (pinned: {pinned}; more can be added to fixtures/versions.toml)"
+    )]
+    UnknownHarbor {
+        /// What was asked for.
+        asked: String,
+        /// `; did you mean …?`, or nothing.
+        suggestion: String,
+        /// What is pinned.
+        pinned: String,
+    },
 }
 
 /// All that is pinned.
@@ -67,8 +79,10 @@ pub struct Versions {
     pub coredns: Tool,
     /// The storage provisioner.
     pub local_path_provisioner: LocalPath,
-    /// Harbor and its chart.
-    pub harbor: Harbor,
+    /// Harbor's versions; never empty, the first is the default. One of them is had by [`Versions::harbor`].
+    harbor: Spanned<Vec<Spanned<Harbor>>>,
+    /// Where Harbor's chart is.
+    pub harbor_chart: HarborChart,
 }
 
 /// The Go toolchain.
@@ -97,6 +111,8 @@ pub struct Kubernetes {
     pub node_image: Image,
     /// The etcd that it expects.
     pub etcd: Tag,
+    /// The oldest Go that it can be built with, where that is newer than what all else needs.
+    pub go: Option<Release>,
 }
 
 /// The storage provisioner.
@@ -113,16 +129,22 @@ pub struct LocalPath {
     pub helper_image: Image,
 }
 
-/// Harbor and its chart.
+/// One Harbor.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Harbor {
-    /// Harbor's version.
+    /// Its version.
     pub version: Release,
-    /// The chart's version.
+    /// The version of the chart that installs it.
     pub chart: Release,
-    /// Where the chart is.
-    pub chart_repository: String,
+}
+
+/// Harbor's chart.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HarborChart {
+    /// Its Helm repository.
+    pub repository: String,
 }
 
 impl Versions {
@@ -142,18 +164,9 @@ impl Versions {
     /// The text does not hold exactly what this type has.
     pub fn parse(file: &str, text: &str) -> Result<Self, TomlError> {
         let versions: Self = strict::parse(file, text)?;
-        let pinned = versions.kubernetes.get_ref();
-        if pinned.is_empty() {
-            let problem = "the list `kubernetes` is empty: a lab needs one, and the first is the default";
-            return Err(TomlError::at(file, text, versions.kubernetes.span().start, problem));
-        }
-        for (index, entry) in pinned.iter().enumerate() {
-            let version = &entry.get_ref().version;
-            if pinned[..index].iter().any(|earlier| earlier.get_ref().version == *version) {
-                let problem = format!("Kubernetes {version} is pinned twice");
-                return Err(TomlError::at(file, text, entry.span().start, problem));
-            }
-        }
+        let error = |at, problem: String| TomlError::at(file, text, at, problem);
+        once_each("Kubernetes", &versions.kubernetes, |kubernetes| &kubernetes.version, error)?;
+        once_each("Harbor", &versions.harbor, |harbor| &harbor.version, error)?;
         Ok(versions)
     }
 
@@ -162,30 +175,76 @@ impl Versions {
     /// # Errors
     /// None is pinned that `asked` names.
     pub fn kubernetes(&self, asked: Option<&str>) -> Result<&Kubernetes, VersionsError> {
-        let mut pinned = self.kubernetes.get_ref().iter().map(Spanned::get_ref);
-        let found = match asked.map(|asked| asked.strip_prefix('v').unwrap_or(asked)) {
-            None => pinned.next(),
-            Some(asked) => pinned.find(|kubernetes| {
-                let version = kubernetes.version.trim_start_matches('v');
-                version == asked || version.rsplit_once('.').is_some_and(|(minor, _)| minor == asked)
-            }),
-        };
-        found.ok_or_else(|| {
-            let pinned: Vec<&str> = self.all_kubernetes().map(|kubernetes| &*kubernetes.version).collect();
-            let asked = asked.unwrap_or_default();
-            let with_v = format!("v{}", asked.trim_start_matches('v'));
-            VersionsError::UnknownKubernetes {
-                asked: asked.to_owned(),
-                suggestion: did_you_mean(&with_v, pinned.iter().copied()),
-                pinned: list(pinned.iter().copied()),
-            }
+        pick(asked, self.all_kubernetes(), |kubernetes| &kubernetes.version).map_err(|(suggestion, pinned)| {
+            VersionsError::UnknownKubernetes { asked: asked.unwrap_or_default().to_owned(), suggestion, pinned }
         })
     }
 
+    /// The Harbor that `asked` names, as `2.13.1` or `2.13`; the default where nothing is asked.
+    ///
+    /// # Errors
+    /// None is pinned that `asked` names.
+    pub fn harbor(&self, asked: Option<&str>) -> Result<&Harbor, VersionsError> {
+        pick(asked, self.all_harbor(), |harbor| &harbor.version).map_err(|(suggestion, pinned)| {
+            VersionsError::UnknownHarbor { asked: asked.unwrap_or_default().to_owned(), suggestion, pinned }
+        })
+    }
+
+    /// Every pinned Harbor, the default first.
+    pub fn all_harbor(&self) -> impl Iterator<Item = &Harbor> + Clone {
+        self.harbor.get_ref().iter().map(Spanned::get_ref)
+    }
+
     /// Every pinned Kubernetes, the default first.
-    pub fn all_kubernetes(&self) -> impl Iterator<Item = &Kubernetes> {
+    pub fn all_kubernetes(&self) -> impl Iterator<Item = &Kubernetes> + Clone {
         self.kubernetes.get_ref().iter().map(Spanned::get_ref)
     }
+}
+
+/// Sees that a list has something, and nothing twice.
+fn once_each<T>(
+    what: &str,
+    pinned: &Spanned<Vec<Spanned<T>>>,
+    version: impl Fn(&T) -> &str,
+    error: impl Fn(usize, String) -> TomlError,
+) -> Result<(), TomlError> {
+    let entries = pinned.get_ref();
+    if entries.is_empty() {
+        let problem =
+            format!("the list `{}` is empty: a lab needs one, and the first is the default", what.to_lowercase());
+        return Err(error(pinned.span().start, problem));
+    }
+    for (index, entry) in entries.iter().enumerate() {
+        let own = version(entry.get_ref());
+        if entries[..index].iter().any(|earlier| version(earlier.get_ref()) == own) {
+            return Err(error(entry.span().start, format!("{what} {own} is pinned twice")));
+        }
+    }
+    Ok(())
+}
+
+/// What `asked` names, as `v1.34.4`, `1.34.4` or `1.34`; the first where nothing is asked. The error has a suggestion and a list
+/// of what is pinned.
+fn pick<'a, T>(
+    asked: Option<&str>,
+    mut pinned: impl Iterator<Item = &'a T> + Clone,
+    version: impl Fn(&T) -> &str,
+) -> Result<&'a T, (String, String)> {
+    let all = pinned.clone();
+    let found = match asked.map(|asked| asked.trim_start_matches('v')) {
+        None => pinned.next(),
+        Some(asked) => pinned.find(|entry| {
+            let version = version(entry).trim_start_matches('v');
+            version == asked || version.rsplit_once('.').is_some_and(|(minor, _)| minor == asked)
+        }),
+    };
+    found.ok_or_else(|| {
+        let pinned: Vec<&str> = all.map(&version).collect();
+        let with_v = pinned.iter().any(|version| version.starts_with('v'));
+        let asked = asked.unwrap_or_default().trim_start_matches('v');
+        let asked = if with_v { format!("v{asked}") } else { asked.to_owned() };
+        (did_you_mean(&asked, pinned.iter().copied()), list(pinned.iter().copied()))
+    })
 }
 
 /// A text that was checked when it was read.

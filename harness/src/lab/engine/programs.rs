@@ -45,12 +45,15 @@ fn missing(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
 }
 
 /// Installs what a private engine needs and is not there; says whether anything was installed.
-pub async fn install_missing(step: &Step, dir: &Path) -> Result<bool, EngineError> {
+pub async fn install_missing(step: &Step, dir: &Path, offline: bool) -> Result<bool, EngineError> {
     let packages = missing(|program| find(program).is_some());
     if packages.is_empty() {
         return Ok(false);
     }
     let list = packages.join(" ");
+    if offline {
+        return Err(EngineError::Offline { packages: list });
+    }
     if find("apt-get").is_none() {
         return Err(EngineError::NoPackageManager { packages: list });
     }

@@ -17,16 +17,18 @@ use self::{
     go::{Go, GoError, KubernetesPins, Module, ToolPins},
 };
 use super::{
-    Chart, Pins, Prepared,
-    engine::{ARTIFACT_LABEL, CACHE_LABEL, EngineError, EngineRef, LABEL},
+    Pins, Prepared,
+    engine::{EngineError, EngineRef},
     image::Image,
+    ingredients::{Facts, Harbor, Ingredients, LocalPath, Network, Tools},
+    node::{self as node_image, Dock, NodeError},
     of_minor,
     store::{Artifact, Building, Inputs, Recipe, Store, StoreError},
 };
 use crate::{
     cmd::{Cmd, CmdError},
     paths::Paths,
-    run::events::Events,
+    run::events::{Events, HarborKind},
 };
 
 /// Why the tools and images could not be built here.
@@ -44,6 +46,9 @@ pub enum PackagesError {
     /// The Docker engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The node image.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// A tool failed.
     #[error(transparent)]
     Command(#[from] CmdError),
@@ -72,7 +77,6 @@ pub(super) struct Kitchen<'a> {
     pub(super) root: &'a Path,
     pub(super) paths: &'a Paths,
     pub(super) pins: &'a Pins,
-    pub(super) engine: &'a EngineRef,
     pub(super) events: &'a Events,
     store: Store,
     go: Go,
@@ -85,29 +89,17 @@ impl<'a> Kitchen<'a> {
         root: &'a Path,
         paths: &'a Paths,
         pins: &'a Pins,
-        engine: &'a EngineRef,
+        offline: bool,
         events: &'a Events,
     ) -> Result<Self, PackagesError> {
         let go = Go::find(paths, &pins.go).await?;
         let host = Distribution::of_host()?;
-        Ok(Self { root, paths, pins, engine, events, store: Store::new(paths), go, host })
+        Ok(Self { root, paths, pins, events, store: Store::new(paths).closed(offline), go, host })
     }
 
-    /// An image that can be found again, and dropped when its artifact is.
-    fn labelled(&self, mut image: Image, artifact: &str) -> Image {
-        image.labels.insert(LABEL.to_owned(), "true".to_owned());
-        image.labels.insert(CACHE_LABEL.to_owned(), self.paths.cache().display().to_string());
-        image.labels.insert(ARTIFACT_LABEL.to_owned(), artifact.to_owned());
-        image
-    }
-
-    /// Drops the images from the engine whose artifacts the store has dropped.
-    async fn drop_old_images(&self) -> Result<(), PackagesError> {
-        let gone = self.engine.drop_images(self.paths.cache(), |id| self.store.has(id)).await?;
-        if !gone.is_empty() {
-            self.events.note(format!("dropped from the engine: {}; newer ones took their place", gone.join(", ")));
-        }
-        Ok(())
+    /// What has node images in an engine.
+    fn dock(&self, engine: &'a EngineRef) -> Dock<'a> {
+        Dock { root: self.root, paths: self.paths, engine, events: self.events }
     }
 
     fn images(&self) -> PathBuf {
@@ -364,11 +356,13 @@ pub(super) async fn prepare(
     paths: &Paths,
     pins: &Pins,
     engine: &EngineRef,
+    offline: bool,
     events: &Events,
 ) -> Result<Prepared, PackagesError> {
-    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
-    let recipes = kitchen.recipes()?;
-    let stand_in_name = kitchen.stand_in_name(&recipes)?;
+    let kitchen = Kitchen::new(root, paths, pins, offline, events).await?;
+    let (kitchen, dock) = (&kitchen, &kitchen.dock(engine));
+    let recipes = &kitchen.recipes()?;
+    let stand_in_name = kitchen.stand_in_name(recipes)?;
     let of_node = [
         &recipes.node_rootfs,
         &recipes.base_rootfs,
@@ -378,34 +372,96 @@ pub(super) async fn prepare(
         &recipes.cni_plugins,
         &recipes.coredns,
     ];
-    let node = node::recipe(&kitchen, &of_node, stand_in_name.as_deref())?;
-    let name = node::name(&pins.kubernetes, &node);
-
-    let state = match node_in_engine(&kitchen, &node, &name).await? {
+    let inputs = node::inputs(kitchen, &of_node, stand_in_name.as_deref())?;
+    let node = &dock.recipe(&of_minor("node", &pins.kubernetes), inputs)?;
+    let name = node_image::name(&pins.kubernetes, node);
+    let state = match dock.in_engine(node, &name).await? {
         Some(state) => state,
         None => {
-            if kitchen.store.get(&node, &[], &Events::discard()).await?.is_none() {
-                build_all(&kitchen, &recipes).await?;
+            if kitchen.store.get(node, &[], &Events::discard()).await?.is_none() {
+                build_all(kitchen, recipes).await?;
             }
-            put_node_in_engine(&kitchen, &recipes, &node, &name).await?
+            let preload = |building: Building| async move {
+                let (node_image, images) = images(kitchen, recipes).await?;
+                Ok::<_, PackagesError>(dock.preload(node, node_image, images, &building).await?)
+            };
+            // Nothing is fetched for it but its parts.
+            let state = Store::new(paths).ensure(node, &[], events, preload).await?;
+            let image = node::image(kitchen, &parts(kitchen, recipes).await?)?;
+            dock.load(node, &name, image, &state).await?;
+            state
         }
     };
+    let (tools, mut in_use) = tools(kitchen, recipes).await?;
+    in_use.push(state);
+    let facts = facts(pins, stand_in_name);
+    let chart = chart(root);
+    let none = Ingredients { facts, tools, node: Image::new("", Vec::new(), &[]), images: Vec::new(), chart, in_use };
+    Ok(dock.prepared(none, name)?)
+}
+
+/// Makes whatever is missing, and nothing of it in an engine: for a bundle.
+pub(super) async fn ingredients(
+    root: &Path,
+    paths: &Paths,
+    pins: &Pins,
+    offline: bool,
+    events: &Events,
+) -> Result<Ingredients, PackagesError> {
+    let kitchen = Kitchen::new(root, paths, pins, offline, events).await?;
+    let recipes = kitchen.recipes()?;
+    build_all(&kitchen, &recipes).await?;
+    let (node, images) = images(&kitchen, &recipes).await?;
+    let (tools, in_use) = tools(&kitchen, &recipes).await?;
+    let facts = facts(pins, kitchen.stand_in_name(&recipes)?);
+    Ok(Ingredients { facts, tools, node, images, chart: chart(root), in_use })
+}
+
+fn facts(pins: &Pins, stand_in: Option<String>) -> Facts {
     let storage = node::StorageImages::new(&pins.local_path_packages);
+    let values = stand_in.map(|image| ("standIn".to_owned(), serde_json::json!({ "image": image })));
+    Facts {
+        kubernetes: pins.kubernetes.clone(),
+        network: Network::Drydock,
+        harbor: Harbor { kind: HarborKind::StandIn, values: values.into_iter().collect() },
+        local_path: LocalPath { provisioner: storage.provisioner, helper: storage.helper },
+    }
+}
+
+fn chart(root: &Path) -> PathBuf {
+    root.join("fixtures/charts/harbor-stand-in")
+}
+
+async fn tools(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(Tools, Vec<Artifact>), PackagesError> {
     let kind = kitchen.kind(&recipes.kind).await?;
     let crane = kitchen.crane(&recipes.crane).await?;
     let kubernetes = kitchen.kubernetes(&recipes.kubernetes, &["kubectl"]).await?;
     let tools = kitchen.tools(&recipes.tools, &["helm"]).await?;
-    Ok(Prepared {
+    let programs = Tools {
         kind: kind.file("kind"),
         helm: tools.file("helm"),
         kubectl: kubernetes.file("kubectl"),
         crane: crane.file("crane"),
-        node_image: name,
-        chart: Chart::Folder(root.join("fixtures/charts/harbor-stand-in")),
-        stand_in_image: stand_in_name,
-        local_path_manifest: super::local_path_manifest(root, &storage.provisioner, &storage.helper)?,
-        preloaded: true,
-        in_use: vec![kind, crane, kubernetes, tools, state],
+    };
+    Ok((programs, vec![kind, crane, kubernetes, tools]))
+}
+
+/// The node image and the images in it.
+async fn images(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(Image, Vec<Image>), PackagesError> {
+    let parts = parts(kitchen, recipes).await?;
+    let base = kitchen.base_rootfs(recipes).await?;
+    let coredns = kitchen.coredns(&recipes.coredns).await?;
+    let stand_in = kitchen.stand_in(recipes).await?;
+    Ok((node::image(kitchen, &parts)?, node::workloads(kitchen, &parts, &base, &coredns, stand_in)?))
+}
+
+async fn parts(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<Parts, PackagesError> {
+    Ok(Parts {
+        kubernetes: kitchen.kubernetes(&recipes.kubernetes, &[]).await?,
+        tools: kitchen.tools(&recipes.tools, &[]).await?,
+        containerd: kitchen.containerd(&recipes.containerd).await?,
+        cni_plugins: kitchen.cni_plugins(&recipes.cni_plugins).await?,
+        node_rootfs: kitchen.node_rootfs(recipes).await?,
     })
 }
 
@@ -414,10 +470,9 @@ pub(super) async fn actionlint(
     root: &Path,
     paths: &Paths,
     pins: &Pins,
-    engine: &EngineRef,
     events: &Events,
 ) -> Result<PathBuf, PackagesError> {
-    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
+    let kitchen = Kitchen::new(root, paths, pins, false, events).await?;
     let recipe = Recipe {
         name: "actionlint".to_owned(),
         key: Inputs::new(1).text("go", kitchen.go.version()).text("version", &pins.actionlint).key(),
@@ -437,32 +492,25 @@ pub(super) async fn stand_in_in_engine(
     engine: &EngineRef,
     events: &Events,
 ) -> Result<Option<String>, PackagesError> {
-    let kitchen = Kitchen::new(root, paths, pins, engine, events).await?;
+    let kitchen = Kitchen::new(root, paths, pins, false, events).await?;
     let recipes = kitchen.recipes()?;
     let Some(name) = kitchen.stand_in_name(&recipes)? else { return Ok(None) };
     // The store has no artifact of the image as a whole: it goes with its program.
     let program = stand_in::program_recipe(root)?.id();
+    let dock = kitchen.dock(engine);
     if engine.has(&name, &program, None).await? {
         return Ok(Some(name));
     }
     let Some(image) = kitchen.stand_in(&recipes).await? else { return Ok(None) };
-    let image = kitchen.labelled(image, &program);
+    let image = dock.labelled(image, &program);
     let load = events.step_usually(
         "load the Harbor stand-in's image into the engine",
         Some(Duration::from_secs(8)),
         |_| async { engine.load(image).await },
     );
     load.await?;
-    kitchen.drop_old_images().await?;
+    dock.drop_old_images().await?;
     Ok(Some(name))
-}
-
-/// The node image's artifact, if the engine has the image that was made from it.
-async fn node_in_engine(kitchen: &Kitchen<'_>, node: &Recipe, name: &str) -> Result<Option<Artifact>, PackagesError> {
-    let Some(state) = kitchen.store.get(node, &[node::TOP], kitchen.events).await? else { return Ok(None) };
-    let path = state.file(node::TOP);
-    let top = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
-    Ok(kitchen.engine.has(name, &node.id(), Some(&top)).await?.then_some(state))
 }
 
 /// Builds everything that is missing. What waits for a mirror runs beside what keeps the processors busy.
@@ -485,35 +533,4 @@ async fn build_all(kitchen: &Kitchen<'_>, recipes: &Recipes) -> Result<(), Packa
         Ok(())
     };
     tokio::try_join!(go, debian).map(|_| ())
-}
-
-async fn put_node_in_engine(
-    kitchen: &Kitchen<'_>,
-    recipes: &Recipes,
-    node: &Recipe,
-    name: &str,
-) -> Result<Artifact, PackagesError> {
-    let parts = Parts {
-        kubernetes: kitchen.kubernetes(&recipes.kubernetes, &[]).await?,
-        tools: kitchen.tools(&recipes.tools, &[]).await?,
-        containerd: kitchen.containerd(&recipes.containerd).await?,
-        cni_plugins: kitchen.cni_plugins(&recipes.cni_plugins).await?,
-        node_rootfs: kitchen.node_rootfs(recipes).await?,
-    };
-    let parts = &parts;
-    let preload = |building: Building| async move {
-        let base = kitchen.base_rootfs(recipes).await?;
-        let coredns = kitchen.coredns(&recipes.coredns).await?;
-        let stand_in = kitchen.stand_in(recipes).await?;
-        node::preload(kitchen, node, parts, &base, &coredns, stand_in, &building).await
-    };
-    let state = kitchen.store.ensure(node, &[], kitchen.events, preload).await?;
-    let image = node::image(kitchen, name, node, parts, &state)?;
-    let load =
-        kitchen.events.step_usually("load the node image into the engine", Some(Duration::from_secs(20)), |_| async {
-            kitchen.engine.load(image).await
-        });
-    load.await?;
-    kitchen.drop_old_images().await?;
-    Ok(state)
 }

@@ -1,26 +1,15 @@
-//! The node image: a Debian root file system with an init, Kubernetes, containerd, and every image that a lab runs, already
-//! unpacked in containerd.
-//!
-//! Three layers: the root file system, the programs, and containerd's state. The state is made by running containerd once
-//! in a container of the first two.
+//! The node image, a Debian root file system with an init, Kubernetes and containerd; and every image that a lab runs.
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
 
 use super::{Kitchen, PackagesError, Parts, go::CNI_PLUGINS};
 use crate::source::{
-    image::{Archive, Files, Image, Layer},
-    of_minor,
-    store::{Artifact, Building, Inputs, Recipe},
+    image::{Files, Image, Layer},
+    store::{Artifact, Inputs, Recipe},
 };
 
-/// What the node image is called in the engine.
-pub(super) const REPOSITORY: &str = "drydock/node";
-/// The file that holds containerd's state, the image's top layer.
-const STATE: &str = "state.tar";
-/// The file that holds the digest of that layer.
-pub(super) const TOP: &str = "top-layer";
-/// Importing the images takes seconds.
-const PRELOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// What the node image is called where it has a name of its own.
+const NAME: &str = "docker.io/drydock/node";
 
 /// The applets of busybox that the helper image has by name; all are there as `busybox NAME`.
 const APPLETS: [&str; 27] = [
@@ -79,35 +68,24 @@ impl StorageImages {
     }
 }
 
-/// The recipe of containerd's state, and with it of the node image.
-pub(super) fn recipe(
+/// All that the node image, with the images in it, is made of.
+pub(super) fn inputs(
     kitchen: &Kitchen<'_>,
     parts: &[&Recipe],
     stand_in: Option<&str>,
-) -> Result<Recipe, PackagesError> {
-    let mut inputs = Inputs::new(1)
-        .files("preload", &kitchen.images().join("node/preload.sh"))?
+) -> Result<Inputs, PackagesError> {
+    let mut inputs = Inputs::new(2)
         .files("containerd", &kitchen.images().join("node/containerd.toml"))?
         .files("base", &kitchen.images().join("base"))?
         .text("stand-in", stand_in.unwrap_or_default());
     for part in parts {
         inputs = inputs.text(&part.name, &part.key);
     }
-    Ok(Recipe {
-        name: of_minor("node", &kitchen.pins.kubernetes),
-        key: inputs.key(),
-        step: "put the images into the node image".to_owned(),
-        usually: Duration::from_secs(40),
-    })
+    Ok(inputs)
 }
 
-/// The node image's name in the engine.
-pub(super) fn name(kubernetes: &str, recipe: &Recipe) -> String {
-    format!("{REPOSITORY}:{kubernetes}-{}", recipe.key)
-}
-
-/// The two lower layers.
-fn system(kitchen: &Kitchen<'_>, parts: &Parts) -> Result<Vec<Layer>, PackagesError> {
+/// The node image: two layers, the root file system and the programs.
+pub(super) fn image(kitchen: &Kitchen<'_>, parts: &Parts) -> Result<Image, PackagesError> {
     let images = cluster_images(parts)?;
     let path = kitchen.images().join("node/containerd.toml");
     let text = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
@@ -124,7 +102,13 @@ fn system(kitchen: &Kitchen<'_>, parts: &Parts) -> Result<Vec<Layer>, PackagesEr
     for (_, plugin) in CNI_PLUGINS {
         files = files.program(&format!("opt/cni/bin/{plugin}"), parts.cni_plugins.file(plugin));
     }
-    Ok(vec![Layer::Tar(parts.node_rootfs.file("rootfs.tar")), Layer::Files(files)])
+    let layers = vec![Layer::Tar(parts.node_rootfs.file("rootfs.tar")), Layer::Files(files)];
+    let name = format!("{NAME}:{}", kitchen.pins.kubernetes);
+    let mut image = Image::new(name, layers, &["/usr/local/bin/drydock-node", "/sbin/init"]);
+    // Both are what systemd goes by in a container.
+    image.env.push("container=docker".to_owned());
+    image.stop_signal = Some("SIGRTMIN+3".to_owned());
+    Ok(image)
 }
 
 fn cluster_images(parts: &Parts) -> Result<ClusterImages, PackagesError> {
@@ -134,7 +118,7 @@ fn cluster_images(parts: &Parts) -> Result<ClusterImages, PackagesError> {
 }
 
 /// Every image that a lab runs.
-fn workloads(
+pub(super) fn workloads(
     kitchen: &Kitchen<'_>,
     parts: &Parts,
     base: &Artifact,
@@ -179,63 +163,6 @@ fn workloads(
     ];
     images.extend(stand_in);
     Ok(images)
-}
-
-/// Makes containerd's state into `building`.
-pub(super) async fn preload(
-    kitchen: &Kitchen<'_>,
-    recipe: &Recipe,
-    parts: &Parts,
-    base: &Artifact,
-    coredns: &Artifact,
-    stand_in: Option<Image>,
-    building: &Building,
-) -> Result<(), PackagesError> {
-    let engine = kitchen.engine;
-    let mut layers = system(kitchen, parts)?;
-    layers.push(Layer::Files(Files::new().dir("var/import", 0o755)));
-    let name = format!("{REPOSITORY}-system:{}", recipe.key);
-    engine.load(kitchen.labelled(Image::new(&name, layers, &[]), &recipe.id())).await?;
-    let images = workloads(kitchen, parts, base, coredns, stand_in)?;
-    let measured = tokio::task::spawn_blocking(move || Archive::new(&images)).await;
-    let archive = measured.map_err(std::io::Error::other).flatten().map_err(|source| PackagesError::Io {
-        doing: "read the images for",
-        path: building.out.clone(),
-        source,
-    })?;
-    let path = kitchen.images().join("node/preload.sh");
-    let script = fs::read_to_string(&path).map_err(|source| PackagesError::Io { doing: "read", path, source })?;
-    let state = building.out.join(STATE);
-    let staged = engine.stage(&name, archive, &script, PRELOAD_LIMIT, &state).await;
-    engine.forget(&name).await;
-    staged?;
-    let state_layer = Layer::Tar(state.clone());
-    let digest = tokio::task::spawn_blocking(move || state_layer.digest()).await;
-    let digest = digest.map_err(std::io::Error::other).flatten();
-    let top = digest.map_err(|source| PackagesError::Io { doing: "read", path: state, source })?;
-    write(&building.out.join(TOP), &top)
-}
-
-/// The node image.
-pub(super) fn image(
-    kitchen: &Kitchen<'_>,
-    name: &str,
-    recipe: &Recipe,
-    parts: &Parts,
-    state: &Artifact,
-) -> Result<Image, PackagesError> {
-    let mut layers = system(kitchen, parts)?;
-    layers.push(Layer::Tar(state.file(STATE)));
-    let image = Image::new(name, layers, &["/usr/local/bin/drydock-node", "/sbin/init"]);
-    let mut image = kitchen.labelled(image, &recipe.id());
-    // Both are what systemd goes by in a container.
-    image.env.push("container=docker".to_owned());
-    image.stop_signal = Some("SIGRTMIN+3".to_owned());
-    Ok(image)
-}
-
-fn write(path: &Path, text: &str) -> Result<(), PackagesError> {
-    fs::write(path, text).map_err(|source| PackagesError::Io { doing: "write", path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -239,8 +239,8 @@ impl Fetching<'_> {
         }
         let progress = Progress::new(self.step, wanted.values().sum());
         let (host, at, dir, step, progress) = (self.host, self.at, self.dir, self.step, &progress);
-        let fetches = wanted.iter().map(|(digest, size)| async move {
-            let blob = Blob { host, at, digest, size: *size, dir, step, progress };
+        let fetches = wanted.into_iter().map(|(digest, size)| async move {
+            let blob = Blob { host, at, digest: &digest, size, dir, step, progress };
             blob.fetch().await.map_err(|problem| {
                 let what = format!("{digest} of {}/{}", at.registry(), at.repository());
                 self.failed("get the blob", &what, problem)
