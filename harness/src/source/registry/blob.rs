@@ -3,6 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     io::{self, Seek, SeekFrom},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -123,7 +124,9 @@ pub(super) fn write_small(digest: &Digest, bytes: &[u8], dir: &Path) -> Result<(
     let write = || {
         let folder = path.parent().unwrap_or(dir);
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().suffix(".partial").tempfile_in(folder)?;
+        // As the others are, and not for their owner alone.
+        let mode = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().suffix(".partial").permissions(mode).tempfile_in(folder)?;
         io::Write::write_all(&mut file, bytes)?;
         file.persist(&path)?;
         Ok(())

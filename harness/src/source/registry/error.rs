@@ -88,7 +88,7 @@ pub enum Problem {
         mirror: Option<String>,
     },
     /// 429.
-    #[error("{host} answers 429 Too Many Requests{}; {limit}; {}", Said(said), if *mirror { format!("log in with `{command}`, or ask whoever runs the mirror") } else { format!("log in with `{command}`, or fetch from a mirror with `--mirror HOST[:PORT][/PREFIX]`") })]
+    #[error("{host} answers 429 Too Many Requests{}; {limit}; {advice}", Said(said))]
     TooMany {
         /// Who answers.
         host: String,
@@ -96,10 +96,8 @@ pub enum Problem {
         said: String,
         /// How long to wait.
         limit: Limit,
-        /// What logs in.
-        command: String,
-        /// Whether a mirror was asked.
-        mirror: bool,
+        /// What to do.
+        advice: String,
     },
     /// Any other answer than was asked for.
     #[error("{host} answers {status}{}", Said(said))]

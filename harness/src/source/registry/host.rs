@@ -65,6 +65,8 @@ impl Host {
         let trust = docker.trust(name)?;
         let client = Client::builder()
             .user_agent("drydock")
+            // A connection for each layer: with HTTP/2 a cut would hit all of them, those too of which nothing had come.
+            .http1_only()
             .connect_timeout(CONNECT_LIMIT)
             .read_timeout(SILENCE_LIMIT)
             .tls_certs_merge(trust.certificates.clone())
@@ -235,7 +237,22 @@ impl Host {
 
     /// What the host of an address is called: the registry by the name that images have.
     pub(super) fn called(&self, url: &Url) -> String {
-        if url.as_str().starts_with(&format!("{}/", self.base)) { self.name.clone() } else { server_of(url) }
+        let own = Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin());
+        if own { self.name.clone() } else { server_of(url) }
+    }
+
+    /// What to do where too much was asked.
+    fn advice_on_limits(&self) -> String {
+        let mut advice = Vec::new();
+        if self.login.get().is_none_or(|login| login.credential.is_none()) {
+            advice.push(format!("log in with `{}`", docker::login_command(&self.name)));
+        }
+        if self.mirror.is_some() {
+            advice.push("ask whoever runs the mirror".to_owned());
+        } else if self.name == DOCKER_HUB {
+            advice.push("fetch from a mirror with `--mirror HOST[:PORT][/PREFIX]`".to_owned());
+        }
+        if advice.is_empty() { "come again then".to_owned() } else { advice.join(", or ") }
     }
 
     async fn problem(&self, answer: Response) -> Problem {
@@ -252,13 +269,9 @@ impl Host {
                 Err(problem) => problem,
             },
             StatusCode::NOT_FOUND => Problem::NotFound { host, said, mirror: self.mirror.clone() },
-            StatusCode::TOO_MANY_REQUESTS => Problem::TooMany {
-                host,
-                said,
-                limit: Limit::of(&headers, Utc::now()),
-                command,
-                mirror: self.mirror.is_some(),
-            },
+            StatusCode::TOO_MANY_REQUESTS => {
+                Problem::TooMany { host, said, limit: Limit::of(&headers, Utc::now()), advice: self.advice_on_limits() }
+            }
             _ => Problem::Status { host, status, said },
         }
     }
@@ -305,10 +318,42 @@ mod tests {
         }
     }
 
+    async fn host(name: &str, mirror: Option<&str>) -> Host {
+        let docker = DockerFiles { config: PathBuf::new(), certificates: Vec::new() };
+        Host::new(name, mirror.map(str::to_owned), &docker, None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_registry_is_known_by_its_name_whatever_its_address_looks_like() {
+        for (name, url) in [
+            ("mirror.test:443", "https://mirror.test/v2/x"),
+            ("mirror.test:5000", "https://mirror.test:5000/v2/x"),
+            ("docker.io", "https://registry-1.docker.io/v2/x"),
+        ] {
+            assert_eq!(host(name, None).await.called(&url.parse().unwrap()), name);
+        }
+        let other = host("mirror.test", None).await.called(&"https://mirror.test:5000/x".parse().unwrap());
+        assert_eq!(other, "mirror.test:5000");
+    }
+
+    #[tokio::test]
+    async fn what_to_do_about_a_limit_is_what_can_be_done() {
+        let hub = host("docker.io", None).await;
+        let mirrored = "fetch from a mirror with `--mirror HOST[:PORT][/PREFIX]`";
+        assert_eq!(hub.advice_on_limits(), format!("log in with `docker login`, or {mirrored}"));
+        let credential = Some(DockerCredential::IdentityToken("t".to_owned()));
+        hub.login.set(Login { credential, about: String::new() }).ok().unwrap();
+        assert_eq!(hub.advice_on_limits(), mirrored);
+        let mirror = host("mirror.test", Some("mirror.test/hub")).await;
+        let login = "log in with `docker login mirror.test`";
+        assert_eq!(mirror.advice_on_limits(), format!("{login}, or ask whoever runs the mirror"));
+        // The mirror serves Docker Hub's images only.
+        assert_eq!(host("quay.test", None).await.advice_on_limits(), "log in with `docker login quay.test`");
+    }
+
     #[tokio::test]
     async fn credentials_are_not_sent_to_a_token_server_without_tls() {
-        let docker = DockerFiles { config: PathBuf::new(), certificates: Vec::new() };
-        let host = Host::new("mirror.test", None, &docker, None).await.unwrap();
+        let host = host("mirror.test", None).await;
         let challenges = parse_challenges("Bearer realm=\"http://127.0.0.1:1/token\"").unwrap();
         let credential = Some(DockerCredential::UsernamePassword("alice".to_owned(), "secret".to_owned()));
         let login = Login { credential, about: String::new() };

@@ -165,7 +165,7 @@ struct Manifest {
 }
 
 enum Read {
-    Image(OciImageManifest),
+    Image(Box<OciImageManifest>),
     Index(OciImageIndex),
 }
 
@@ -262,7 +262,7 @@ impl Manifest {
         let malformed = |error: serde_json::Error| Problem::Malformed { reason: error.to_string() };
         match &*self.media_type {
             OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE => {
-                serde_json::from_slice(&self.bytes).map(Read::Image).map_err(malformed)
+                serde_json::from_slice(&self.bytes).map(|image| Read::Image(Box::new(image))).map_err(malformed)
             }
             OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE => {
                 serde_json::from_slice(&self.bytes).map(Read::Index).map_err(malformed)
