@@ -78,6 +78,9 @@ pub struct LabArgs {
     /// The Harbor version, one of those in fixtures/versions.toml; the packages source has a stand-in for the first
     #[arg(long, value_name = "VERSION")]
     harbor: Option<String>,
+    /// Rewrite the nodes' containerd configuration in version 3, as containerd 2 writes it; the node image's is of version 2
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u8).range(2..=3))]
+    containerd_config: Option<u8>,
     /// Fetch upstream images from a mirror of Docker Hub, with the credentials and CAs that Docker has for it
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     mirror: Option<Mirror>,

@@ -41,6 +41,7 @@ pub struct Setup {
     pub mirror: Option<Mirror>,
     pub provision: bool,
     pub offline: bool,
+    pub containerd_config_3: bool,
 }
 
 impl Setup {
@@ -63,6 +64,7 @@ impl Setup {
             mirror: args.mirror.clone(),
             provision: args.provision,
             offline: args.offline,
+            containerd_config_3: args.containerd_config == Some(3),
         })
     }
 
@@ -175,7 +177,9 @@ impl Session {
             gate.stand_before(&dir).map_err(Failure::lab)?;
         }
         let spec = LabSpec { id: wish.id.clone(), dir, port: wish.port };
-        cluster::create(&engine, &parts(kind, prepared), &spec, &self.events).await.map_err(Failure::lab)
+        cluster::create(&engine, &parts(kind, prepared, setup.containerd_config_3), &spec, &self.events)
+            .await
+            .map_err(Failure::lab)
     }
 
     /// Sees, where the run is offline, what of the lab has pulled images.
@@ -293,7 +297,7 @@ pub fn engine_ref(engine: &Engine) -> EngineRef {
     EngineRef { host: engine.host().to_owned(), docker: engine.docker().clone() }
 }
 
-fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
+fn parts(kind: SourceKind, prepared: Prepared, containerd_config_3: bool) -> Parts {
     let Prepared { tools, harbor, .. } = prepared;
     // JSON is YAML.
     let extra_values = harbor.values.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
@@ -305,6 +309,7 @@ fn parts(kind: SourceKind, prepared: Prepared) -> Parts {
         crane: tools.crane,
         node_image: prepared.node_image,
         network: prepared.network,
+        containerd_config_3,
         local_path: prepared.local_path_manifest,
         chart: prepared.chart,
         extra_values,

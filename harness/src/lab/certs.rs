@@ -18,19 +18,44 @@ pub struct NodeTrust {
     pub certs_d: Option<(String, String)>,
     /// Whether containerd's configuration names `certs.d`.
     pub config_path: bool,
+    /// The form of that configuration.
+    pub config: Config,
     /// A certificate in the system store that containerd knows of.
     pub system_store: Option<String>,
+}
+
+/// The form of containerd's configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Config {
+    /// As the node image has it.
+    #[default]
+    Kept,
+    /// Version 3, written out in full as containerd 2 itself writes it.
+    Version3,
+    /// Version 3, in which the table that containerd 1.x reads names `certs.d`. containerd 2.1.5 ignores it with a warning.
+    Version3WithOldTable,
 }
 
 impl NodeTrust {
     /// What the document's repair leaves: all three.
     pub fn complete(host: &str, ca: &str) -> Self {
-        Self { certs_d: Some((host.to_owned(), ca.to_owned())), config_path: true, system_store: Some(ca.to_owned()) }
+        Self {
+            certs_d: Some((host.to_owned(), ca.to_owned())),
+            config_path: true,
+            config: Config::Kept,
+            system_store: Some(ca.to_owned()),
+        }
     }
 
     /// The script that brings a node to exactly this, whatever it was before, and restarts containerd.
     pub fn script(&self) -> String {
         let mut script = RESET.to_owned();
+        if self.config != Config::Kept {
+            script.push_str(VERSION_3);
+        }
+        if self.config == Config::Version3WithOldTable {
+            script.push_str(OLD_TABLE);
+        }
         if let Some((host, ca)) = &self.certs_d {
             script
                 .push_str(&format!("mkdir -p '{CERTS_D}/{host}'\ncat > '{CERTS_D}/{host}/ca.crt' <<'PEM'\n{ca}PEM\n"));
@@ -75,16 +100,38 @@ if ! ctr plugins ls | grep -E '^io.containerd.grpc.v1 +cri ' | grep -q ' ok'; th
 fi
 "#;
 
+/// containerd quotes the names of tables with single marks, people with double ones.
 const CONFIG_PATH: &str = r#"
 table='[plugins."io.containerd.cri.v1.images".registry]'
 line='  config_path = "/etc/containerd/certs.d"'
-if grep -qF "$table" $config; then
-  awk -v table="$table" -v line="$line" '{ print } index($0, table) { print line }' $config > $config.new
+quoted=$(echo "$table" | tr '"' "'")
+if grep -qF -e "$table" -e "$quoted" $config; then
+  awk -v table="$table" -v quoted="$quoted" -v line="$line" \
+    '{ print } index($0, table) || index($0, quoted) { print line }' $config > $config.new
   mv $config.new $config
 else
   printf '\n%s\n%s\n' "$table" "$line" >> $config
 fi
 "#;
+
+/// Rewrites the configuration in version 3.
+const VERSION_3: &str = r#"
+containerd --config $config config migrate > $config.new 2>/dev/null
+grep -q '^version = 3' $config.new
+mv $config.new $config
+"#;
+
+const OLD_TABLE: &str = r#"
+sed -i '/^[[:space:]]*config_path[[:space:]]*=/d' $config
+printf '\n[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "/etc/containerd/certs.d"\n' >> $config
+"#;
+
+/// Rewrites containerd's configuration on all of `nodes` in version 3, for good.
+pub async fn configure_version_3(nodes: &[Node]) -> Result<(), LabError> {
+    let script = format!("set -e\nconfig=/etc/containerd/config.toml\n{VERSION_3}{RESTART}");
+    on_each(nodes, |_| script.clone()).await?;
+    Ok(())
+}
 
 /// Brings all of `nodes` to `trust`.
 pub async fn apply(nodes: &[Node], trust: &NodeTrust) -> Result<(), LabError> {

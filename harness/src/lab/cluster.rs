@@ -10,7 +10,7 @@ use bollard::Docker;
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod};
 use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 
-use super::{Lab, LabError, engine::Engine, ledger::LAB_LABEL, node::Node, preflight, tool_env};
+use super::{Lab, LabError, certs, engine::Engine, ledger::LAB_LABEL, node::Node, preflight, tool_env};
 use crate::{
     cmd::Cmd,
     harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
@@ -48,6 +48,8 @@ pub struct Parts {
     pub node_image: String,
     /// Whose pod network and storage the node image brings.
     pub network: Network,
+    /// Whether containerd's configuration is rewritten in version 3.
+    pub containerd_config_3: bool,
     /// local-path-provisioner's manifest.
     pub local_path: String,
     /// Harbor's chart: a folder or a packed chart.
@@ -83,6 +85,9 @@ pub async fn create(
             events.step("create the cluster", |step| create_cluster(engine, parts, spec, step)).await?;
             let docker = engine.docker();
             let (client, nodes) = connect(docker, spec).await?;
+            if parts.containerd_config_3 {
+                certs::configure_version_3(&nodes).await?;
+            }
             let address = address(docker, spec).await?;
             let mut lab = Lab {
                 id: spec.id.clone(),
@@ -335,6 +340,7 @@ mod tests {
             crane: "crane".into(),
             node_image: "node".into(),
             network: Network::Drydock,
+            containerd_config_3: false,
             local_path: String::new(),
             chart: "chart".into(),
             extra_values: String::new(),

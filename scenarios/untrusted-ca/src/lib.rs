@@ -7,7 +7,7 @@ use futures::{FutureExt, future::BoxFuture};
 use harness::{
     lab::{
         Lab, LabError,
-        certs::{self, NodeTrust},
+        certs::{self, Config, NodeTrust},
         cluster, node,
     },
     observe::{
@@ -53,6 +53,15 @@ impl Scenario for UntrustedCa {
                 "config-path-missing" => {
                     let trust = NodeTrust { certs_d: Some((host.clone(), ca)), ..NodeTrust::default() };
                     certs::apply(&lab.nodes, &trust).await
+                }
+                "config-version-3" => {
+                    let certs_d = Some((host.clone(), ca));
+                    certs::apply(&lab.nodes, &NodeTrust { certs_d, config: Config::Version3, ..NodeTrust::default() })
+                        .await
+                }
+                "config-path-in-old-table" => {
+                    let (certs_d, config) = (Some((host.clone(), ca)), Config::Version3WithOldTable);
+                    certs::apply(&lab.nodes, &NodeTrust { certs_d, config, ..NodeTrust::default() }).await
                 }
                 "wrong-host-dir" => {
                     let without_port = host.split(':').next().unwrap_or(host).to_owned();
