@@ -16,6 +16,7 @@ use crate::{
     harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
     observe::watch,
     run::{
+        chapter::Chapter,
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
         poll::{Look, WaitError, poll},
     },
@@ -80,6 +81,7 @@ pub async fn create(
 ) -> Result<(Lab, LabFacts), LabError> {
     events
         .step("make the lab", |step| async move {
+            step.tell(Chapter::Lab { lab: spec.id.clone() });
             let events = step.events();
             let tools = lay_tools(parts, spec)?;
             events.step("create the cluster", |step| create_cluster(engine, parts, spec, step)).await?;

@@ -86,6 +86,7 @@ impl Record {
             | EventKind::StepWaiting { .. }
             | EventKind::StepProgress { .. }
             | EventKind::StepFinished { .. }
+            | EventKind::Told { .. }
             | EventKind::Note { .. } => {}
         }
     }

@@ -259,7 +259,7 @@ impl Progress {
             }
             EventKind::Note { text } => several("note", &lines(text)),
             EventKind::LabReady { lab } => several(" lab", &lines(&on(lab))),
-            EventKind::Evidence { .. } => vec![],
+            EventKind::Told { .. } | EventKind::Evidence { .. } => vec![],
             EventKind::CellFinished { cell } => {
                 if cell.as_expected {
                     self.good += 1;

@@ -1,4 +1,4 @@
-//! Everything that happens in a run is one serialisable event. The terminal, `events.jsonl`, `junit.xml` and `report.json`
+//! Everything that happens in a run is one serialisable event. The terminal, `events.jsonl`, and the reports
 //! are folds of the stream, so a run can be rendered again from its folder.
 //!
 //! To add an event: add the variant here, then handle it in `report::terminal`, and in `report::record`, which the
@@ -17,6 +17,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::chapter::Chapter;
 use crate::scenario::{CellPlan, CellResult};
 
 /// One thing that happened, and when.
@@ -78,6 +79,13 @@ pub enum EventKind {
         seconds: f64,
         /// Why it failed; absent when it did not.
         error: Option<String>,
+    },
+    /// What a step is in the story of its variant, or what it found.
+    Told {
+        /// The step.
+        step: StepId,
+        /// What it is.
+        chapter: Chapter,
     },
     /// Something worth a line of its own, for example which source was taken and why.
     Note {
@@ -261,6 +269,11 @@ impl Step {
     /// Says what the step waits for, and what it last saw.
     pub fn waiting(&self, status: impl Into<String>) {
         self.events.emit(EventKind::StepWaiting { step: self.id, status: status.into() });
+    }
+
+    /// Says what the step is in the story of its variant, or what it found.
+    pub fn tell(&self, chapter: Chapter) {
+        self.events.emit(EventKind::Told { step: self.id, chapter });
     }
 
     /// Says how far the step is.

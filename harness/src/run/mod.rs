@@ -1,6 +1,7 @@
 //! Running scenarios: the event stream, waiting, interruption.
 
 pub mod cancel;
+pub mod chapter;
 pub mod events;
 pub mod judge;
 pub mod poll;

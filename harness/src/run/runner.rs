@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 
 use super::{
+    chapter::Chapter,
     events::{EventKind, Events, Step},
     judge::{self, Known},
 };
@@ -15,7 +16,7 @@ use crate::{
     observe::{Observation, placement::Placement, pull, symptom::Judgement},
     report::evidence::{Evidence, EvidenceError, Phase},
     runbook::{self, Runbook, library::Library, lint::Finding, transcript::Transcript},
-    scenario::{CellPlan, CellResult, Drill, DrillStep, Role, ScenarioSpec, Verdict},
+    scenario::{CellPlan, CellResult, Drill, Role, ScenarioSpec, Verdict},
 };
 
 /// One documented failure.
@@ -75,6 +76,13 @@ pub async fn run(
         events
             .step(name, |step| async move {
                 let scenario = scenario.as_ref();
+                let summary = scenario.spec().variants.iter().find(|variant| variant.name == first.variant);
+                step.tell(Chapter::Variant {
+                    scenario: first.scenario.clone(),
+                    variant: first.variant.clone(),
+                    summary: summary.map(|variant| variant.summary.clone()).unwrap_or_default(),
+                    lab: lab.id.clone(),
+                });
                 let known = Known::new(lab.node_names(), &lab.seed);
                 let part = (first.role == Role::Yours).then(|| first.procedure.clone());
                 let story = Story { lab, known, scenario, variant: &first.variant, library, evidence, results, part };
@@ -161,6 +169,7 @@ impl Story<'_> {
     async fn gather(&self, events: &Events, procedure: &str) {
         let phase = self.phase(procedure);
         let gathered = events.step("gather evidence", |step| async move {
+            step.tell(Chapter::Evidence);
             diagnose::gather(&self.lab.dir, &self.lab.nodes, &phase, &step).await;
             Ok::<_, LabError>(())
         });
@@ -181,6 +190,7 @@ impl Story<'_> {
     async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
         events
             .step("baseline", |step| async move {
+                step.tell(Chapter::Baseline);
                 self.in_order(&step).await?;
                 let seen = self.observe("baseline", &step).await?;
                 let green = self.known.all_pulled(&seen);
@@ -212,7 +222,11 @@ impl Story<'_> {
     ) -> Result<Judged, LabError> {
         if matches!(state, State::Unknown) {
             if !self.scenario.fault_is_absolute() {
-                events.step("put in order again", |step| async move { self.in_order(&step).await }).await?;
+                let again = |step: Step| async move {
+                    step.tell(Chapter::InOrder);
+                    self.in_order(&step).await
+                };
+                events.step("put in order again", again).await?;
             }
             *state = State::Whole;
         }
@@ -259,7 +273,12 @@ impl Story<'_> {
     ) -> Result<(Judged, Observation), LabError> {
         let procedure = cell.procedure.as_str();
         let yours = cell.role == Role::Yours;
+        step.tell(Chapter::Procedure { procedure: cell.procedure.clone() });
         let transcript = runbook::run::in_lab(runbooks, self.lab, step).await?;
+        step.tell(Chapter::Runbook {
+            blocks: transcript.blocks(),
+            said: transcript.failed().map(|record| self.evidence.redact(&record.last_words())),
+        });
         let kept = self.phase(procedure).text(step, "transcript.md", &transcript.text());
         self.say_if_lost(step, kept);
         // What a failed step has left is seen before anything else changes it.
@@ -297,19 +316,7 @@ impl Story<'_> {
         let pulls = seen.pulls.iter().filter(|pull| pull.image == self.known.primary);
         let recovered = pulls.filter_map(|pull| pull.done).max();
         Drill {
-            steps: transcript
-                .records
-                .iter()
-                .map(|record| DrillStep {
-                    step: record.step.clone(),
-                    file: record.file.clone(),
-                    line: record.line,
-                    place: record.place.clone(),
-                    ended: record.ended.clone(),
-                    ok: record.ok,
-                    seconds: record.seconds,
-                })
-                .collect(),
+            steps: transcript.blocks(),
             recovery_seconds: broken_at.zip(recovered).map(|(from, to)| (to - from).as_seconds_f64()),
             findings,
         }
@@ -319,6 +326,7 @@ impl Story<'_> {
     async fn break_it(&self, events: &Events) -> Result<(Observation, Judgement), LabError> {
         events
             .step("fault", |step| async move {
+                step.tell(Chapter::Fault);
                 pull::clear(self.lab, &step).await?;
                 self.scenario.fault(self.lab, self.variant, &step).await
             })
@@ -327,6 +335,8 @@ impl Story<'_> {
             .step("symptom", |step| async move {
                 let seen = self.observe("symptom", &step).await?;
                 let symptom = self.scenario.symptom(self.variant, &self.known, &seen);
+                let words = self.evidence.redact(symptom.words());
+                step.tell(Chapter::Symptom { shows: symptom.holds(), words });
                 Ok((seen, symptom))
             })
             .await
@@ -347,7 +357,10 @@ impl Story<'_> {
         }
         if let Some(after) = &seen.inventory {
             self.keep(step, procedure, "inventory.json", after);
-            let diff = before.diff(after).text();
+            let diff = before.diff(after);
+            let (lost, diff) = (diff.lost.len(), diff.text());
+            let lines = self.evidence.redact(&diff).lines().map(str::to_owned).collect();
+            step.tell(Chapter::Inventory { lost, lines });
             self.say_if_lost(step, self.phase(procedure).text(step, "inventory.diff", &diff));
         }
         let repaired = self.scenario.repaired(self.variant, &seen);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::DrillStep;
+
 /// What one block did in one place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -34,10 +36,39 @@ pub struct Transcript {
     pub records: Vec<Record>,
 }
 
+/// So many lines of what a block has printed last are told, and at most so many bytes of them.
+const LAST_LINES: usize = 40;
+const LAST_BYTES: usize = 4096;
+
+impl Record {
+    /// The last lines of what it printed: why it failed is mostly there.
+    pub fn last_words(&self) -> String {
+        let output = self.output.trim_end();
+        let from = output.len().saturating_sub(LAST_BYTES);
+        let from = (from..=output.len()).find(|at| output.is_char_boundary(*at)).unwrap_or(output.len());
+        let lines: Vec<&str> = output[from..].lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+}
+
 /// What is told of a last line at most, in characters: the whole of it is in the transcript.
 const LONGEST: usize = 400;
 
 impl Transcript {
+    /// How each block went in each place, without what it printed.
+    pub fn blocks(&self) -> Vec<DrillStep> {
+        let block = |record: &Record| DrillStep {
+            step: record.step.clone(),
+            file: record.file.clone(),
+            line: record.line,
+            place: record.place.clone(),
+            ended: record.ended.clone(),
+            ok: record.ok,
+            seconds: record.seconds,
+        };
+        self.records.iter().map(block).collect()
+    }
+
     /// What failed, if anything did.
     pub fn failed(&self) -> Option<&Record> {
         self.records.iter().find(|record| !record.ok)
