@@ -116,7 +116,7 @@ fn write(path: &Path, text: &str) -> Result<(), EvidenceError> {
 }
 
 /// `name` as one part of a path: what could lead elsewhere or is awkward in a shell becomes `_`.
-fn file_name(name: &str) -> String {
+pub(super) fn file_name(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = name.chars().take(200).map(plain).collect();
     match name.strip_prefix('.') {

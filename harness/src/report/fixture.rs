@@ -3,8 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
+    run::chapter::Chapter,
     run::events::{Event, EventKind, HarborFacts, HarborKind, LabFacts},
-    scenario::{CellPlan, CellResult, Role, Verdict},
+    scenario::{CellPlan, CellResult, DrillStep, Role, Verdict},
 };
 
 /// So many seconds after the fixed beginning.
@@ -73,6 +74,115 @@ pub fn ended(seconds: f64, step: u64, took: f64, error: Option<&str>) -> Event {
 
 pub fn result(seconds: f64, cell: CellResult) -> Event {
     event(seconds, EventKind::CellFinished { cell })
+}
+
+pub fn told(seconds: f64, step: u64, chapter: Chapter) -> Event {
+    event(seconds, EventKind::Told { step, chapter })
+}
+
+/// The story of one variant whose cells are `plans`, told from `from` on with steps from `first` on: what each cell says is
+/// `words`. A cell takes 10 s, and all before the first 20 s. Returns the first step that is free.
+pub fn story(events: &mut Vec<Event>, from: f64, first: u64, plans: &[CellPlan], words: &str) -> u64 {
+    let of = &plans[0];
+    let (scenario, variant) = (of.scenario.clone(), of.variant.clone());
+    let summary = format!("one way into it: {words}");
+    let lab = "drydock-7f3a".to_owned();
+    events.extend([
+        started(from, first, None, &format!("{scenario}/{variant}"), None),
+        told(from, first, Chapter::Variant { scenario, variant, summary, lab }),
+    ]);
+    for (step, name, chapter, begins, takes) in [
+        (first + 1, "baseline", Chapter::Baseline, 0.0, 9.0),
+        (first + 2, "fault", Chapter::Fault, 9.0, 5.0),
+        (first + 3, "symptom", Chapter::Symptom { shows: true, words: words.to_owned() }, 14.0, 6.0),
+    ] {
+        events.extend([
+            started(from + begins, step, Some(first), name, None),
+            waiting(from + begins + 1.0, step, &format!("pulls on every node: 3 of 9 done, {words}")),
+            waiting(from + begins + 3.0, step, "Harbor to be healthy: unhealthy: core"),
+            evidence(from + begins + 3.5, step, of, name, "observation.json"),
+            told(from + begins + takes, step, chapter),
+            ended(from + begins + takes, step, takes, None),
+        ]);
+    }
+    let mut step = first + 4;
+    for (at, plan) in plans.iter().enumerate() {
+        let begins = from + 20.0 + 10.0 * at as f64;
+        let verdict = plan.expected.unwrap_or(Verdict::Healed);
+        let fails = plan.role == Role::Control;
+        events.extend([
+            started(begins, step, Some(first), &format!("{} {}", plan.role, plan.procedure), None),
+            told(begins, step, Chapter::Procedure { procedure: plan.procedure.clone() }),
+        ]);
+        let blocks: Vec<DrillStep> = (0..6).map(|number| block(plan, number, words, !(fails && number == 5))).collect();
+        for block in &blocks {
+            let at = begins + block.line as f64 / 10.0;
+            events.push(waiting(at, step, &format!("{} ({}:{})", block.step, block.file, block.line)));
+        }
+        let said = fails.then(|| format!("running\n\t{words}\nexit"));
+        let lines = (0..8).map(|number| format!("- tag library/app:v{number}: was {words}, is gone"));
+        events.extend([
+            told(begins + 6.5, step, Chapter::Runbook { blocks, said }),
+            evidence(begins + 6.6, step, plan, &plan.procedure, "transcript.md"),
+            evidence(begins + 8.0, step, plan, &plan.procedure, "observation.json"),
+            evidence(begins + 9.0, step, plan, &plan.procedure, "inventory.json"),
+            told(begins + 9.0, step, Chapter::Inventory { lost: 8, lines: lines.collect() }),
+            evidence(begins + 9.0, step, plan, &plan.procedure, "inventory.diff"),
+            ended(begins + 10.0, step, 10.0, None),
+            result(begins + 10.0, plan.result(verdict, 10.0, words)),
+        ]);
+        step += 1;
+    }
+    let took = 20.0 + 10.0 * plans.len() as f64;
+    events.push(ended(from + took, first, took, None));
+    step
+}
+
+fn block(plan: &CellPlan, number: usize, words: &str, ok: bool) -> DrillStep {
+    DrillStep {
+        step: format!("Step {number}: {}", words.chars().take(40).collect::<String>()),
+        file: format!("fixtures/runbooks/{}/{}.md", plan.scenario, plan.procedure),
+        line: 10 + number * 10,
+        place: if number == 3 { String::new() } else { "workstation".to_owned() },
+        ended: if ok { "exit status 0".to_owned() } else { "exit status 1".to_owned() },
+        ok,
+        seconds: 1.0,
+    }
+}
+
+fn evidence(seconds: f64, step: u64, plan: &CellPlan, phase: &str, name: &str) -> Event {
+    let path = format!("evidence/{}/{}/{phase}/{name}", plan.scenario, plan.variant);
+    event(seconds, EventKind::Evidence { step: Some(step), path })
+}
+
+/// A run of so many variants, six cells each, in which all is as expected; `words` are what everything says.
+pub fn many(variants: usize, words: &str) -> Vec<Event> {
+    use Verdict::{Healed, NotHealed};
+    let why = Some("what is known of it is data beside the scenario, with the reason");
+    let plans: Vec<Vec<CellPlan>> = (0..variants)
+        .map(|number| {
+            let cell = |procedure: &str, role, expected| {
+                plan(&format!("scenario-{}/variant-{number}/{procedure}", number / 20), role, Some(expected), why)
+            };
+            vec![
+                cell("no-op", Role::Control, NotHealed),
+                cell("redeploy-pods", Role::Control, NotHealed),
+                cell("restart-kubelet", Role::Control, NotHealed),
+                cell("one-node-only", Role::Control, NotHealed),
+                cell("documented", Role::Documented, Healed),
+                cell("recommended", Role::Recommended, Healed),
+            ]
+        })
+        .collect();
+    let mut events = beginning();
+    events[0] = event(0.0, EventKind::RunStarted { run: "drydock-7f3a".to_owned(), cells: plans.concat() });
+    let (mut from, mut step) = (201.0, 100);
+    for plans in &plans {
+        step = story(&mut events, from, step, plans, words);
+        from += 81.0;
+    }
+    events.push(event(from, EventKind::RunFinished { passed: true, seconds: from, error: None }));
+    events
 }
 
 fn beginning() -> Vec<Event> {

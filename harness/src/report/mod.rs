@@ -4,17 +4,20 @@
 //! |---|---|
 //! | `events.jsonl` | every event, a line each; written as they come, so that a killed run leaves its record |
 //! | `report.json` | the result, of a fixed form |
+//! | `report.html` | the result with the story of every variant, a page that opens from disk |
 //! | `report.md` | the result, for a pull request or a job's summary |
 //! | `junit.xml` | the same for CI |
 //! | `evidence/<scenario>/<variant>/<phase>/` | what was seen, per phase |
 
 mod drill;
 pub mod evidence;
+mod html;
 mod json;
 mod junit;
 mod markdown;
 mod record;
 pub mod redact;
+mod steps;
 mod summary;
 mod terminal;
 mod text;
@@ -53,6 +56,7 @@ const EVENTS: &str = "events.jsonl";
 const JSON: &str = "report.json";
 const JUNIT: &str = "junit.xml";
 const MARKDOWN: &str = "report.md";
+const HTML: &str = "report.html";
 const EVIDENCE: &str = "evidence";
 
 /// How often what is live is looked at again. Only what changed is drawn.
@@ -92,6 +96,15 @@ pub enum ReportError {
     /// The cells could not be put into JUnit's form.
     #[error("put the cells into JUnit's form: {0}")]
     Junit(#[from] quick_junit::SerializeError),
+    /// The page could not be put together.
+    #[error("put the page together: {0}")]
+    Html(#[from] askama::Error),
+    /// An event file tells of no run.
+    #[error("read {}: no run began in it, so there is nothing to render; it is empty, or another program wrote it", path.display())]
+    NoRun {
+        /// The file.
+        path: PathBuf,
+    },
     /// The reporter's thread could not be started.
     #[error("start the reporter: {0}")]
     Start(std::io::Error),
@@ -267,7 +280,7 @@ fn open(dir: &Path) -> Result<File, ReportError> {
         // Only beside our own record: elsewhere a folder of this name is somebody else's.
         remove(&dir.join(EVIDENCE), |path| std::fs::remove_dir_all(path))?;
     }
-    for name in [JSON, JUNIT, MARKDOWN] {
+    for name in [JSON, JUNIT, MARKDOWN, HTML] {
         remove(&dir.join(name), |path| std::fs::remove_file(path))?;
     }
     File::create(&events).map_err(failed("make", &events))
@@ -286,7 +299,9 @@ fn write_reports(dir: &Path, record: &Record) -> Result<(), ReportError> {
     let json = json::json(record).map_err(|source| ReportError::Json { what: "the report", source })?;
     write_whole(&dir.join(JSON), &json)?;
     write_whole(&dir.join(MARKDOWN), &markdown::markdown(record))?;
-    write_whole(&dir.join(JUNIT), &junit::junit(record)?)
+    write_whole(&dir.join(JUNIT), &junit::junit(record)?)?;
+    // Last: it links to the others.
+    write_whole(&dir.join(HTML), &html::html(record, dir)?)
 }
 
 /// Writes a file so that a reader finds it whole or not at all.
@@ -320,11 +335,22 @@ pub struct Rendered {
     pub truncated: Option<String>,
 }
 
-/// Writes `report.json`, `report.md` and `junit.xml` of the report folder again, from its `events.jsonl`.
+/// Writes `report.html`, `report.json`, `report.md` and `junit.xml` of the report folder again, from its `events.jsonl`.
 ///
 /// # Errors
-/// The record cannot be read, a line of it other than a half-written last one is no event, or the reports cannot be written.
+/// Those of [`read`], and the reports cannot be written.
 pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
+    let (record, truncated) = read(dir)?;
+    write_reports(dir, &record)?;
+    let look = Look { paint: Paint { colour: false }, width: None };
+    Ok(Rendered { outcome: Outcome::from(&record), summary: summary(&record, Some(dir), look), truncated })
+}
+
+/// What the `events.jsonl` of a report folder adds up to; and that it ends within a line, where it does.
+///
+/// # Errors
+/// It cannot be read, a line of it other than a half-written last one is no event, or no run began in it.
+pub fn read(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
     let path = dir.join(EVENTS);
     let bytes = std::fs::read(&path).map_err(failed("read", &path))?;
     let mut record = Record::default();
@@ -338,9 +364,10 @@ pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
             Err(source) => return Err(ReportError::Damaged { path, line: index + 1, source }),
         }
     }
-    write_reports(dir, &record)?;
-    let look = Look { paint: Paint { colour: false }, width: None };
-    Ok(Rendered { outcome: Outcome::from(&record), summary: summary(&record, Some(dir), look), truncated })
+    if record.run.is_empty() {
+        return Err(ReportError::NoRun { path });
+    }
+    Ok((record, truncated))
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What a run's events add up to.
 
+use std::collections::{BTreeSet, HashMap};
+
 use chrono::{DateTime, Utc};
 
+use super::{steps::Steps, text::path};
 use crate::{
     run::events::{Event, EventKind, LabFacts},
     scenario::{CellPlan, CellResult, Verdict},
@@ -18,8 +21,15 @@ pub struct Record {
     /// What is known of the lab; none before it was ready.
     pub lab: Option<LabFacts>,
     planned: Vec<CellPlan>,
-    results: Vec<CellResult>,
-    evidence: Vec<String>,
+    /// Where in `planned` a cell is: a run may have many.
+    planned_at: HashMap<String, usize>,
+    /// Each with the time at which it was told, in that order.
+    results: Vec<(CellResult, DateTime<Utc>)>,
+    /// Where in `results` a cell is.
+    results_at: HashMap<String, usize>,
+    evidence: BTreeSet<String>,
+    notes: Vec<(DateTime<Utc>, String)>,
+    pub(super) steps: Steps,
     first: Option<DateTime<Utc>>,
     last: Option<DateTime<Utc>>,
     end: Option<End>,
@@ -68,32 +78,63 @@ impl Record {
     pub fn apply(&mut self, event: &Event) {
         self.first.get_or_insert(event.at);
         self.last = Some(event.at);
+        self.steps.apply(event);
         match &event.kind {
             EventKind::RunStarted { run, cells } => {
                 self.run.clone_from(run);
                 self.planned.clone_from(cells);
+                self.planned_at = cells.iter().enumerate().map(|(at, plan)| (plan.path(), at)).collect();
             }
             EventKind::LabReady { lab } => self.lab = Some(lab.clone()),
-            EventKind::Evidence { path, .. } => self.evidence.push(path.clone()),
+            EventKind::Evidence { path, .. } => {
+                // What is looked at again is written in the place of what was seen before.
+                self.evidence.insert(path.clone());
+            }
             EventKind::CellFinished { cell } => {
-                self.results.retain(|earlier| !same(earlier, &cell.scenario, &cell.variant, &cell.procedure));
-                self.results.push(cell.clone());
+                if let Some(earlier) = self.results_at.insert(path(cell), self.results.len()) {
+                    self.results.remove(earlier);
+                    self.results_at = self.results.iter().enumerate().map(|(at, (cell, _))| (path(cell), at)).collect();
+                    self.results_at.insert(path(cell), self.results.len());
+                }
+                self.results.push((cell.clone(), event.at));
             }
             EventKind::RunFinished { passed, seconds, error } => {
                 self.end = Some(End { passed: *passed, seconds: *seconds, error: error.clone() });
             }
+            EventKind::Note { text } => self.notes.push((event.at, text.clone())),
             EventKind::StepStarted { .. }
             | EventKind::StepWaiting { .. }
             | EventKind::StepProgress { .. }
             | EventKind::StepFinished { .. }
-            | EventKind::Told { .. }
-            | EventKind::Note { .. } => {}
+            | EventKind::Told { .. } => {}
         }
     }
 
     /// When the run began.
     pub fn started(&self) -> Option<DateTime<Utc>> {
         self.first
+    }
+
+    /// When something was last heard of the run.
+    pub fn last(&self) -> Option<DateTime<Utc>> {
+        self.last
+    }
+
+    /// Whether the run came to its end, however that was.
+    pub fn ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// The lines that the run said, and when.
+    pub fn notes(&self) -> &[(DateTime<Utc>, String)] {
+        &self.notes
+    }
+
+    /// The first cell that was not as expected, of those that ran, in the order in which they ended; and when.
+    pub fn first_unexpected(&self) -> Option<(&CellResult, DateTime<Utc>)> {
+        let unexpected =
+            |(cell, _): &&(CellResult, DateTime<Utc>)| !cell.as_expected && cell.verdict != Verdict::Skipped;
+        self.results.iter().find(unexpected).map(|(cell, at)| (cell, *at))
     }
 
     /// How long the run took, in seconds; where it has not said so, from its first event to its last.
@@ -116,16 +157,16 @@ impl Record {
     /// Every planned cell in the plan's order, those that did not run as skipped; then cells that nobody planned.
     pub fn cells(&self) -> Vec<CellResult> {
         let planned = self.planned.iter().map(|plan| {
-            let result = self.results.iter().find(|cell| cell.is_of(plan));
-            result.cloned().unwrap_or_else(|| plan.result(Verdict::Skipped, 0.0, NOT_RUN))
+            let result = self.results_at.get(&plan.path()).and_then(|at| self.results.get(*at));
+            result.map(|(cell, _)| cell.clone()).unwrap_or_else(|| plan.result(Verdict::Skipped, 0.0, NOT_RUN))
         });
-        let unplanned = self.results.iter().filter(|cell| self.plan(cell).is_none());
+        let unplanned = self.results.iter().map(|(cell, _)| cell).filter(|cell| self.plan(cell).is_none());
         planned.chain(unplanned.cloned()).collect()
     }
 
     /// What was planned for a cell.
     pub fn plan(&self, cell: &CellResult) -> Option<&CellPlan> {
-        self.planned.iter().find(|plan| cell.is_of(plan))
+        self.planned_at.get(&path(cell)).and_then(|at| self.planned.get(*at))
     }
 
     /// How many cells went how.
@@ -149,13 +190,14 @@ impl Record {
             && counts.skipped == 0
     }
 
+    /// All evidence, as paths relative to the report folder, each once.
+    pub fn all_evidence(&self) -> impl Iterator<Item = &str> {
+        self.evidence.iter().map(String::as_str)
+    }
+
     /// The evidence of one variant, as paths relative to the report folder.
     pub fn evidence<'a>(&'a self, cell: &CellResult) -> impl Iterator<Item = &'a str> {
         let folder = format!("evidence/{}/{}/", cell.scenario, cell.variant);
         self.evidence.iter().map(String::as_str).filter(move |path| path.starts_with(&folder))
     }
-}
-
-fn same(cell: &CellResult, scenario: &str, variant: &str, procedure: &str) -> bool {
-    cell.scenario == scenario && cell.variant == variant && cell.procedure == procedure
 }

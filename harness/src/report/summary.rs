@@ -171,7 +171,7 @@ fn failure(out: &mut String, record: &Record, cells: &[CellResult], dir: Option<
 }
 
 /// What selects this cell on the command line.
-fn selected(cell: &CellResult) -> String {
+pub(super) fn selected(cell: &CellResult) -> String {
     if cell.role != Role::Yours {
         return quote(&path(cell));
     }

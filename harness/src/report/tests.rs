@@ -182,7 +182,7 @@ fn a_run_leaves_its_record_and_reports() {
     assert_eq!(read(dir.path(), JUNIT), junit::junit(&Record::of(&bad())).unwrap());
     let mut left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, [EVENTS, JUNIT, JSON, MARKDOWN]);
+    assert_eq!(left, [EVENTS, JUNIT, HTML, JSON, MARKDOWN]);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_new_run_removes_the_verdict_of_an_earlier_one_and_nothing_else() {
     std::fs::write(dir.path().join("notes.txt"), "mine").unwrap();
     let (_events, receiver) = Events::channel();
     let handle = Reporter::start(receiver, quiet(dir.path())).unwrap();
-    for name in [JSON, JUNIT, EVIDENCE] {
+    for name in [JSON, JUNIT, MARKDOWN, HTML, EVIDENCE] {
         assert!(!dir.path().join(name).exists(), "{name}");
     }
     assert_eq!(read(dir.path(), "notes.txt"), "mine");
@@ -270,14 +270,14 @@ fn a_report_that_cannot_be_written_is_an_error_at_the_end() {
 fn a_run_is_rendered_again_from_its_record() {
     let dir = tempfile::tempdir().unwrap();
     let outcome = report(dir.path(), &bad());
-    let before = [JSON, JUNIT].map(|name| read(dir.path(), name));
-    for name in [JSON, JUNIT] {
+    let before = [JSON, JUNIT, MARKDOWN, HTML].map(|name| read(dir.path(), name));
+    for name in [JSON, JUNIT, MARKDOWN, HTML] {
         std::fs::remove_file(dir.path().join(name)).unwrap();
     }
     let rendered = render(dir.path()).unwrap();
     assert_eq!(rendered.outcome, outcome);
     assert_eq!(rendered.truncated, None);
-    assert_eq!([JSON, JUNIT].map(|name| read(dir.path(), name)), before);
+    assert_eq!([JSON, JUNIT, MARKDOWN, HTML].map(|name| read(dir.path(), name)), before);
 }
 
 #[test]
@@ -301,6 +301,20 @@ fn a_record_that_is_damaged_elsewhere_is_an_error_that_names_the_line() {
     std::fs::write(dir.path().join(EVENTS), record).unwrap();
     let error = render(dir.path()).unwrap_err().to_string();
     assert!(error.contains("events.jsonl, line 2: ") && error.contains("noet"), "{error}");
+}
+
+#[test]
+fn a_record_of_no_run_is_an_error_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for record in ["", "{\"at\":\"2026-11-25T07:11:23Z\",\"event\":\"note\",\"text\":\"a\"}\n", "{\"at\":\"20"] {
+        std::fs::write(dir.path().join(EVENTS), record).unwrap();
+        let error = render(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("events.jsonl: no run began in it"), "{error}");
+        assert!(!dir.path().join(HTML).exists());
+    }
+    std::fs::write(dir.path().join(EVENTS), "# notes\n").unwrap();
+    let error = render(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("events.jsonl, line 1: "), "{error}");
 }
 
 #[test]

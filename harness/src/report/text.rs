@@ -81,11 +81,24 @@ pub fn lines(text: &str) -> Vec<String> {
     plain
         .lines()
         .map(|line| {
-            line.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty()).collect::<Vec<_>>()
+            line.split(|c: char| c.is_control() || turns(c) || c == ' ')
+                .filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
         })
         .filter(|words| !words.is_empty())
         .map(|words| words.join(" "))
         .collect()
+}
+
+/// The text in its lines, without what is no text: colours, and characters that move, erase or turn the writing around.
+pub fn plain(text: &str) -> String {
+    let text = console::strip_ansi_codes(text);
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || turns(*c))).collect()
+}
+
+/// Whether a character turns the direction of writing around, so that a text says something else than it seems to.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Breaks `text` between words into lines of at most `width` columns; a longer word keeps a line of its own.
@@ -122,6 +135,11 @@ mod tests {
     #[test]
     fn a_line_cannot_move_the_cursor() {
         assert_eq!(one_line("a\x1b[2J b\r\n\n\tc\u{8}d  e"), "a b c d e");
+    }
+
+    #[test]
+    fn plain_text_keeps_its_lines_and_nothing_that_moves() {
+        assert_eq!(plain("a\x1b[31mb\x1b[0m\r\n\tc\u{0}\u{202e}d"), "ab\n\tcd");
     }
 
     #[test]
