@@ -7,6 +7,7 @@ mod e2e;
 mod exit;
 mod gc;
 mod plan;
+mod report;
 mod runbook;
 mod session;
 mod test;
@@ -53,6 +54,8 @@ enum Command {
     /// One file with all that a run needs, for machines that reach no registry
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Render a run's report again, or compare two runs
+    Report(report::ReportArgs),
     /// Measure the phases of a run
     Bench(bench::BenchArgs),
 }
@@ -182,6 +185,7 @@ fn main() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::Runbook(command) => runbook::runbook(&command),
             Command::Bundle(command) => bundle::bundle(command).await,
+            Command::Report(args) => report::report(&args),
             Command::Bench(args) => bench::bench(args).await,
         }
     });

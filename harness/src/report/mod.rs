@@ -9,6 +9,7 @@
 //! | `junit.xml` | the same for CI |
 //! | `evidence/<scenario>/<variant>/<phase>/` | what was seen, per phase |
 
+pub mod compare;
 mod drill;
 pub mod evidence;
 mod html;
