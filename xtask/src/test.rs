@@ -6,7 +6,7 @@ use clap::Args;
 use harness::{
     report::{ReportOptions, Reporter, TerminalMode},
     run::events::Events,
-    source,
+    source::{self, browser::BrowserError},
 };
 
 use crate::{
@@ -46,6 +46,7 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
             .ok_or_else(|| Failure::input(anyhow::anyhow!("fixtures/images/harbor is missing from this checkout")))?;
             let actionlint =
                 source::actionlint(&crate::root(), &setup.paths, &setup.pins, &events).await.map_err(Failure::lab)?;
+            let (chromium, axe) = browser(&setup, &events).await?;
             let network = session.test_network(&engine).await?;
             let host = engine.host().to_owned();
             drop(engine);
@@ -54,6 +55,8 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
                 ("DRYDOCK_STAND_IN_IMAGE", image),
                 ("DRYDOCK_TEST_NETWORK", network),
                 ("DRYDOCK_ACTIONLINT", actionlint.display().to_string()),
+                ("DRYDOCK_CHROMIUM", chromium),
+                ("DRYDOCK_AXE", axe),
             ];
             events.step("cargo test", async |_| run_tests(&args.cargo, &env).await).await
         }
@@ -64,6 +67,18 @@ pub async fn test(args: TestArgs) -> Result<u8, Failure> {
     reporter.finish().map_err(Failure::lab)?;
     outcome.and(cleaned)?;
     Ok(exit::AS_EXPECTED)
+}
+
+/// The browser and axe-core's script, for the test of the report page; nothing for either where that test is to be left out.
+async fn browser(setup: &Setup, events: &Events) -> Result<(String, String), Failure> {
+    match source::browser::browser(setup.provision, &setup.paths, &setup.pins, events).await {
+        Ok(browser) => Ok((browser.program.display().to_string(), browser.axe.display().to_string())),
+        Err(missing @ BrowserError::Missing(_)) if !setup.provision => {
+            events.note(format!("warning: the test in a browser is left out: {missing}"));
+            Ok(Default::default())
+        }
+        Err(error) => Err(Failure::lab(error)),
+    }
 }
 
 /// The tests' own lines go to this process's output as they come.

@@ -123,13 +123,13 @@ pub enum EngineError {
         packages: String,
     },
     /// This is no Debian.
-    #[error("install {packages}: there is no apt-get here; install Docker in this system's own way")]
+    #[error("install {packages}: there is no apt-get here; install it in this system's own way")]
     NoPackageManager {
         /// What is missing.
         packages: String,
     },
     /// An installation failed.
-    #[error("install Docker: `{line}` {how}; what it installed so far stays; it said: {said}")]
+    #[error("install packages: `{line}` {how}; what it installed so far stays; it said: {said}")]
     Install {
         /// The command.
         line: String,
@@ -139,7 +139,7 @@ pub enum EngineError {
         said: String,
     },
     /// An installation went well and did not help.
-    #[error("install Docker: the package {package} is installed but there is no `{program}`")]
+    #[error("install packages: the package {package} is installed but there is no `{program}`")]
     StillMissing {
         /// The program.
         program: &'static str,

@@ -361,4 +361,6 @@ impl Names {
 }
 
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Where tools and images come from: `upstream` registries and releases, a `bundle` file, or `packages`, built here from
 //! Debian and Go packages.
 
+pub mod browser;
 pub mod bundle;
 pub mod engine;
 pub mod image;
@@ -152,6 +153,8 @@ pub struct Pins {
     pub crane: String,
     /// actionlint's version.
     pub actionlint: String,
+    /// axe-core's version.
+    pub axe_core: String,
     /// Kubernetes' version.
     pub kubernetes: String,
     /// kind's own node image, by digest.
@@ -195,6 +198,7 @@ impl Pins {
             helm: versions.helm.version.to_string(),
             crane: versions.crane.version.to_string(),
             actionlint: versions.actionlint.version.to_string(),
+            axe_core: versions.axe_core.version.to_string(),
             kubernetes: kubernetes.version.to_string(),
             node_image: kubernetes.node_image.to_string(),
             etcd: kubernetes.etcd.to_string(),

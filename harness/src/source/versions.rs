@@ -69,6 +69,8 @@ pub struct Versions {
     pub crane: Tool,
     /// actionlint, for tests.
     pub actionlint: Tool,
+    /// axe-core, for tests.
+    pub axe_core: NpmPackage,
     /// The Kubernetes versions; never empty, the first is the default. One of them is had by [`Versions::kubernetes`].
     kubernetes: Spanned<Vec<Spanned<Kubernetes>>>,
     /// containerd of the nodes that are built here.
@@ -99,6 +101,14 @@ pub struct Go {
 pub struct Tool {
     /// Its version.
     pub version: Tag,
+}
+
+/// A package of npm.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NpmPackage {
+    /// Its version.
+    pub version: Release,
 }
 
 /// One Kubernetes.

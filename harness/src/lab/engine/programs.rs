@@ -1,4 +1,4 @@
-//! Programs of the system, and installing those that an engine of our own needs.
+//! Programs of the system, and installing those that an engine of our own, or a test, needs.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,9 +15,23 @@ use crate::run::{
 /// Where engines and network tools live that an ordinary user's `PATH` may lack.
 const SYSTEM_DIRS: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/// What a private engine needs, and the Debian package that brings it.
-const NEEDED: [(&str, &str); 5] =
-    [("dockerd", "docker.io"), ("docker", "docker.io"), ("runc", "runc"), ("iptables", "iptables"), ("ip", "iproute2")];
+/// A program, and the Debian package that brings it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// The program's name.
+    pub program: &'static str,
+    /// The package's.
+    pub package: &'static str,
+}
+
+/// What a private engine needs.
+const ENGINE: [Needed; 5] = [
+    Needed { program: "dockerd", package: "docker.io" },
+    Needed { program: "docker", package: "docker.io" },
+    Needed { program: "runc", package: "runc" },
+    Needed { program: "iptables", package: "iptables" },
+    Needed { program: "ip", package: "iproute2" },
+];
 
 /// An installation takes half a minute; a slow mirror, or another user of apt, takes more.
 const INSTALL_LIMIT: Duration = Duration::from_secs(900);
@@ -37,36 +51,47 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// The packages to install for what is missing, each once.
-fn missing(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+fn missing(needed: &[Needed], has: impl Fn(&str) -> bool) -> Vec<&'static str> {
     let mut packages: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+        needed.iter().filter(|needed| !has(needed.program)).map(|needed| needed.package).collect();
     packages.dedup();
     packages
 }
 
 /// Installs what a private engine needs and is not there; says whether anything was installed.
 pub async fn install_missing(step: &Step, dir: &Path, offline: bool) -> Result<bool, EngineError> {
-    let packages = missing(|program| find(program).is_some());
+    let packages = missing(&ENGINE, |program| find(program).is_some());
     if packages.is_empty() {
         return Ok(false);
     }
-    let list = packages.join(" ");
     if offline {
-        return Err(EngineError::Offline { packages: list });
+        return Err(EngineError::Offline { packages: packages.join(" ") });
     }
+    // Newer Debian ships the command apart from the engine.
+    let installed = install(step, dir, &ENGINE).await;
+    if matches!(installed, Err(EngineError::StillMissing { program: "docker", .. })) {
+        apt(step, dir, &["install", "-y", "--no-install-recommends", "docker-cli"]).await?;
+        return install(step, dir, &ENGINE).await.map(|()| true);
+    }
+    installed.map(|()| true)
+}
+
+/// Installs those of the `needed` programs that are not there, from Debian's packages; the log is in `dir`.
+pub async fn install(step: &Step, dir: &Path, needed: &[Needed]) -> Result<(), EngineError> {
+    let packages = missing(needed, |program| find(program).is_some());
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
     if find("apt-get").is_none() {
         return Err(EngineError::NoPackageManager { packages: list });
     }
     step.events().note(format!("system change: installing the Debian packages {list} with apt-get (--provision)"));
     apt(step, dir, &["update"]).await?;
     apt(step, dir, &[&["install", "-y", "--no-install-recommends"], &packages[..]].concat()).await?;
-    // Newer Debian ships the command apart from the engine.
-    if find("docker").is_none() {
-        apt(step, dir, &["install", "-y", "--no-install-recommends", "docker-cli"]).await?;
-    }
-    match NEEDED.iter().find(|(program, _)| find(program).is_none()) {
-        Some((program, package)) => Err(EngineError::StillMissing { program, package }),
-        None => Ok(true),
+    match needed.iter().find(|needed| find(needed.program).is_none()) {
+        Some(Needed { program, package }) => Err(EngineError::StillMissing { program, package }),
+        None => Ok(()),
     }
 }
 
@@ -110,9 +135,9 @@ mod tests {
 
     #[test]
     fn each_missing_package_is_named_once() {
-        assert_eq!(missing(|_| false), ["docker.io", "runc", "iptables", "iproute2"]);
-        assert_eq!(missing(|program| program != "docker"), ["docker.io"]);
-        assert!(missing(|_| true).is_empty());
+        assert_eq!(missing(&ENGINE, |_| false), ["docker.io", "runc", "iptables", "iproute2"]);
+        assert_eq!(missing(&ENGINE, |program| program != "docker"), ["docker.io"]);
+        assert!(missing(&ENGINE, |_| true).is_empty());
     }
 
     #[test]
