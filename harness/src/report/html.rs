@@ -310,7 +310,7 @@ fn wrong(record: &Record, source: &Source<'_>) -> Option<Wrong> {
             }),
             output: source.failed_output(cell),
             evidence: source.of_cell(cell),
-            again: Some(format!("cargo xtask e2e {} --keep on-failure", summary::selected(cell))),
+            again: Some(summary::again(cell)),
         }),
         (cell, Some((id, step))) => {
             let seen = step.waits.last().map(|wait| match &wait.seen {
@@ -325,7 +325,7 @@ fn wrong(record: &Record, source: &Source<'_>) -> Option<Wrong> {
                 expected: seen,
                 output: cell.and_then(|(cell, _)| source.failed_output(cell)),
                 evidence: cell.map(|(cell, _)| source.of_cell(cell)).unwrap_or_default(),
-                again: cell.map(|(cell, _)| format!("cargo xtask e2e {} --keep on-failure", summary::selected(cell))),
+                again: cell.map(|(cell, _)| summary::again(cell)),
             })
         }
         (_, None) => None,

@@ -339,9 +339,9 @@ pub struct Rendered {
 /// Writes `report.html`, `report.json`, `report.md` and `junit.xml` of the report folder again, from its `events.jsonl`.
 ///
 /// # Errors
-/// Those of [`read`], and the reports cannot be written.
+/// Those of [`record`], and the reports cannot be written.
 pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
-    let (record, truncated) = read(dir)?;
+    let (record, truncated) = record(dir)?;
     write_reports(dir, &record)?;
     let look = Look { paint: Paint { colour: false }, width: None };
     Ok(Rendered { outcome: Outcome::from(&record), summary: summary(&record, Some(dir), look), truncated })
@@ -351,13 +351,14 @@ pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
 ///
 /// # Errors
 /// It cannot be read, a line of it other than a half-written last one is no event, or no run began in it.
-pub fn read(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
+pub fn record(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
     let path = dir.join(EVENTS);
     let bytes = std::fs::read(&path).map_err(failed("read", &path))?;
     let mut record = Record::default();
     let mut truncated = None;
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        match serde_json::from_slice::<Event>(line) {
+        // Without its end: an error would else name the line after it.
+        match serde_json::from_slice::<Event>(line.strip_suffix(b"\n").unwrap_or(line)) {
             Ok(event) => record.apply(&event),
             Err(_) if !line.ends_with(b"\n") => {
                 truncated = Some(format!("{} ends within line {}, which was left out", path.display(), index + 1));

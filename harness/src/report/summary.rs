@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    drill,
+    HTML, drill,
     record::{NOT_RUN, Record},
     text::{Paint, exact, human, lines, one_line, path, verdict, wrap},
 };
@@ -41,7 +41,7 @@ pub fn summary(record: &Record, dir: Option<&Path>, look: Look) -> String {
     }
     out += &format!("took {}\n", human(record.seconds().round() as u64));
     if let Some(dir) = dir {
-        out += &format!("report: {}\n", dir.display());
+        out += &format!("report: {}\n", dir.join(HTML).display());
     }
     if !record.passed() {
         failure(&mut out, record, &cells, dir, look);
@@ -166,12 +166,17 @@ fn failure(out: &mut String, record: &Record, cells: &[CellResult], dir: Option<
         (None, _) => *out += "to keep evidence: run again with --report DIR\n",
     }
     if let Some(cell) = ran_badly {
-        *out += &format!("again, by itself: cargo xtask e2e {} --keep on-failure\n", selected(cell));
+        *out += &format!("again, by itself: {}\n", again(cell));
     }
 }
 
+/// The command that runs this cell again, by itself.
+pub(super) fn again(cell: &CellResult) -> String {
+    format!("cargo xtask e2e {} --keep on-failure", selected(cell))
+}
+
 /// What selects this cell on the command line.
-pub(super) fn selected(cell: &CellResult) -> String {
+fn selected(cell: &CellResult) -> String {
     if cell.role != Role::Yours {
         return quote(&path(cell));
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What Chromium is called, in the order in which it is looked for.
-const BROWSERS: [&str; 5] = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"];
+const BROWSERS: [&str; 4] = ["chromium", "google-chrome-stable", "google-chrome", "chromium-browser"];
 
 /// What is installed where it is missing.
 const CHROMIUM: Needed = Needed { program: "chromium", package: "chromium" };
@@ -68,7 +68,9 @@ pub struct Browser {
 /// # Errors
 /// See [`BrowserError`].
 pub async fn browser(provision: bool, paths: &Paths, pins: &Pins, events: &Events) -> Result<Browser, BrowserError> {
-    let chromium = || BROWSERS.iter().find_map(|name| programs::find(name));
+    // One that comes as a snap does not see the folders in which tests put their pages.
+    let is_snap = |program: &PathBuf| program.canonicalize().is_ok_and(|program| program.ends_with("snap"));
+    let chromium = || BROWSERS.iter().filter_map(|name| programs::find(name)).find(|program| !is_snap(program));
     let recipe = Recipe {
         name: "axe-core".to_owned(),
         key: Inputs::new(1).text("version", &pins.axe_core).key(),
