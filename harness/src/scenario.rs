@@ -24,6 +24,8 @@ pub enum Role {
     Recommended,
     /// A runbook that someone brought.
     Yours,
+    /// A person who practises, without a runbook.
+    Practice,
 }
 
 impl std::fmt::Display for Role {
@@ -33,6 +35,7 @@ impl std::fmt::Display for Role {
             Role::Documented => "documented",
             Role::Recommended => "recommended",
             Role::Yours => "yours",
+            Role::Practice => "practice",
         })
     }
 }
@@ -227,6 +230,10 @@ pub struct ScenarioSpec {
     pub name: String,
     /// What fails, in one line.
     pub summary: String,
+    /// What breaks, and why.
+    pub about: String,
+    /// How to see it, where a variant does not look otherwise.
+    pub see: Vec<See>,
     /// Its variants, in the order in which they run; never empty.
     pub variants: Vec<VariantSpec>,
 }
@@ -238,8 +245,29 @@ pub struct VariantSpec {
     pub name: String,
     /// What is wrong, in one line.
     pub summary: String,
+    /// What is wrong, and what comes of it.
+    pub about: String,
+    /// How to see it.
+    pub see: Vec<See>,
+    /// What somebody on call is told: what is seen, and not why.
+    pub page: String,
+    /// For who is stuck, each telling more than the one before.
+    pub hints: [String; HINTS],
     /// Its cells, in the order in which they run; never empty.
     pub cells: Vec<CellPlan>,
+}
+
+/// How many hints there are to each failure.
+pub const HINTS: usize = 3;
+
+/// One look at a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct See {
+    /// The command.
+    pub run: String,
+    /// What it shows.
+    pub shows: String,
 }
 
 /// Why a `scenario.toml` is refused.
@@ -252,6 +280,10 @@ pub struct SpecError(#[from] TomlError);
 struct ScenarioToml {
     name: Spanned<String>,
     summary: String,
+    about: Spanned<String>,
+    see: Spanned<Vec<See>>,
+    page: Spanned<String>,
+    hints: Spanned<Vec<String>>,
     variant: Spanned<Vec<VariantToml>>,
 }
 
@@ -260,6 +292,13 @@ struct ScenarioToml {
 struct VariantToml {
     name: Spanned<String>,
     summary: String,
+    about: Spanned<String>,
+    /// As the scenario's, where there is none.
+    see: Option<Spanned<Vec<See>>>,
+    /// As the scenario's, where there is none.
+    page: Option<Spanned<String>>,
+    /// As the scenario's, where there are none.
+    hints: Option<Spanned<Vec<String>>>,
     cell: Spanned<Vec<CellToml>>,
 }
 
@@ -279,8 +318,8 @@ impl ScenarioSpec {
     /// Reads the text of a `scenario.toml`; `file` is what errors call it.
     ///
     /// # Errors
-    /// The text is not of the form, a name is not fit for a path or comes twice, a list is empty, or an expectation makes
-    /// no sense: a control that heals, a verdict that says nothing of the procedure, a documented or recommended repair
+    /// The text is not of the form, a name is not fit for a path or comes twice, a list or a text for people is empty, or an
+    /// expectation makes no sense: a control that heals, a verdict that says nothing of the procedure, a documented or recommended repair
     /// that is expected not to heal without a `why`.
     pub fn parse(file: &str, text: &str) -> Result<Self, SpecError> {
         let read: ScenarioToml = strict::parse(file, text)?;
@@ -307,8 +346,14 @@ impl ScenarioSpec {
         let names: Vec<_> = read.variant.get_ref().iter().map(|variant| &variant.name).collect();
         check_names("variant", &names, read.variant.span())?;
 
+        let wrong = |(offset, problem): Wrong| TomlError::at(file, text, offset, problem);
+        let about = told("about", &read.about).map_err(wrong)?;
+        let see = looks(&read.see).map_err(wrong)?;
+
         let mut variants = Vec::new();
         for variant in read.variant.into_inner() {
+            let texts = variant.texts(&read.see, &read.page, &read.hints).map_err(wrong)?;
+            let (own_about, own_see, page, hints) = texts;
             let names: Vec<_> = variant.cell.get_ref().iter().map(|cell| &cell.procedure).collect();
             check_names("procedure", &names, variant.cell.span())?;
             let mut cells = Vec::new();
@@ -330,9 +375,17 @@ impl ScenarioSpec {
                     part: None,
                 });
             }
-            variants.push(VariantSpec { name: variant.name.into_inner(), summary: variant.summary, cells });
+            variants.push(VariantSpec {
+                name: variant.name.into_inner(),
+                summary: variant.summary,
+                about: own_about,
+                see: own_see,
+                page,
+                hints,
+                cells,
+            });
         }
-        Ok(Self { name: read.name.into_inner(), summary: read.summary, variants })
+        Ok(Self { name: read.name.into_inner(), summary: read.summary, about, see, variants })
     }
 
     /// All cells, in the order in which they run.
@@ -358,14 +411,63 @@ impl ScenarioSpec {
     }
 }
 
+/// At which byte of the file something is wrong, and what.
+type Wrong = (usize, String);
+
+impl VariantToml {
+    /// What a person is told of it: what is wrong, how to see it, the page and the hints; the scenario's where it has none of its own.
+    fn texts(
+        &self,
+        see: &Spanned<Vec<See>>,
+        page: &Spanned<String>,
+        hints: &Spanned<Vec<String>>,
+    ) -> Result<(String, Vec<See>, String, [String; HINTS]), Wrong> {
+        let hints = self.hints.as_ref().unwrap_or(hints);
+        let all = hints.get_ref().iter().map(|hint| plain(hint)).filter(|hint| !hint.is_empty());
+        let three = <[String; HINTS]>::try_from(all.collect::<Vec<_>>());
+        let three = three.map_err(|all| {
+            (
+                hints.span().start,
+                format!("there are {} hints, and there must be {HINTS}, none of them empty", all.len()),
+            )
+        })?;
+        Ok((
+            told("about", &self.about)?,
+            looks(self.see.as_ref().unwrap_or(see))?,
+            told("page", self.page.as_ref().unwrap_or(page))?,
+            three,
+        ))
+    }
+}
+
+/// A text in one line, however it is broken in the file.
+fn plain(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn told(key: &str, text: &Spanned<String>) -> Result<String, Wrong> {
+    let told = plain(text.get_ref());
+    if told.is_empty() { Err((text.span().start, format!("`{key}` says nothing"))) } else { Ok(told) }
+}
+
+fn looks(see: &Spanned<Vec<See>>) -> Result<Vec<See>, Wrong> {
+    let empty = |see: &See| see.run.trim().is_empty() || see.shows.trim().is_empty();
+    if see.get_ref().is_empty() || see.get_ref().iter().any(empty) {
+        let problem = "`see` must have a command, and say of each what it shows".to_owned();
+        return Err((see.span().start, problem));
+    }
+    Ok(see.get_ref().clone())
+}
+
 impl CellToml {
     /// What makes no sense here, and at which byte of the file.
-    fn nonsense(&self) -> Option<(usize, String)> {
+    fn nonsense(&self) -> Option<Wrong> {
         let (role, expected) = (*self.role.get_ref(), *self.expected.get_ref());
         let at = self.expected.span().start;
         match (role, expected) {
-            (Role::Yours, _) => {
-                Some((self.role.span().start, "`yours` is for runbooks that someone brings, not for data".to_owned()))
+            (Role::Yours | Role::Practice, _) => {
+                let problem = format!("`{role}` is for what someone brings or does, not for data");
+                Some((self.role.span().start, problem))
             }
             (_, Verdict::LabBroken | Verdict::Skipped) => {
                 Some((at, format!("`{expected}` says nothing of the procedure, so it cannot be expected")))
@@ -401,10 +503,17 @@ mod tests {
     const GOOD: &str = r#"
 name = "sample"
 summary = "a sample"
+about = "it breaks"
+page = "nothing works"
+hints = ["a", "b", "c"]
+see = [{ run = "kubectl get pods", shows = "no pod" }]
 
 [[variant]]
 name = "one"
 summary = "the first way"
+about = """
+it breaks
+so"""
 [[variant.cell]]
 procedure = "no-op"
 role = "control"
@@ -418,6 +527,8 @@ why = "it forgets the database"
 [[variant]]
 name = "two"
 summary = "the second way"
+about = "it breaks otherwise"
+page = "little works"
 [[variant.cell]]
 procedure = "recommended"
 role = "recommended"
@@ -449,6 +560,15 @@ expected = "healed"
     }
 
     #[test]
+    fn a_variant_tells_what_its_scenario_does_where_it_has_nothing_of_its_own() {
+        let spec = ScenarioSpec::parse("scenario.toml", GOOD).unwrap();
+        let [one, two] = &spec.variants[..] else { panic!("{spec:?}") };
+        assert_eq!((one.about.as_str(), one.page.as_str()), ("it breaks so", "nothing works"));
+        assert_eq!((two.about.as_str(), two.page.as_str()), ("it breaks otherwise", "little works"));
+        assert_eq!((&one.see, &one.hints), (&spec.see, &two.hints));
+    }
+
+    #[test]
     fn a_mistake_is_named_with_its_place() {
         let changed = |from: &str, to: &str| {
             assert!(GOOD.contains(from), "{from}");
@@ -471,6 +591,12 @@ expected = "healed"
             ("lab broken expected", changed("\"not healed\"", "\"lab broken\"")),
             ("no why", changed("why = \"it forgets the database\"\n", "")),
             ("blank why", changed("\"it forgets the database\"", "\" \"")),
+            ("no about", changed("about = \"it breaks otherwise\"\n", "")),
+            ("blank about", changed("it breaks otherwise", " ")),
+            ("blank page", changed("little works", "")),
+            ("two hints", changed("\"a\", ", "")),
+            ("nothing to see", changed("{ run = \"kubectl get pods\", shows = \"no pod\" }", "")),
+            ("a look that shows nothing", changed("no pod", " ")),
             ("someone's runbook", changed("\"recommended\"\nexpected", "\"yours\"\nexpected")),
         ];
         let said: Vec<String> = mistakes

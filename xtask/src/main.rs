@@ -2,9 +2,11 @@
 
 mod bench;
 mod bundle;
+mod completions;
 mod doctor;
 mod e2e;
 mod exit;
+mod explain;
 mod gc;
 mod plan;
 mod report;
@@ -24,19 +26,25 @@ use crate::exit::Failure;
 
 /// Breaks a Harbor on a real Kubernetes the way production does, and proves whether a repair brings image pulls back.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
+const EXIT_CODES: &str = "\
+Exit codes: 0 as expected; 1 some cell not, a test failed, or a runbook of yours did not heal; 2 bad input, or a machine that cannot \
+run a lab, and nothing was created; 3 the lab broke; 130 interrupted, and cleaned up.";
+
 enum Command {
     /// Run scenarios: make a lab, break it, repair it, judge
     E2e(e2e::E2eArgs),
     /// List scenarios, their variants and procedures
     List(plan::ListArgs),
     /// Tell what a run would do, without doing it
+    /// Tell what breaks and why, how one meets it, what does not help and what does
+    Explain(explain::ExplainArgs),
     Plan(plan::PlanArgs),
     /// Pass the tests
     Test(test::TestArgs),
@@ -61,6 +69,10 @@ enum Command {
 }
 
 /// Where a lab comes from.
+    /// Print completions of this command line for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print a manual page
+    Man(completions::ManArgs),
 #[derive(Args, Clone)]
 pub struct LabArgs {
     /// Permit system changes: install Docker where it is missing, start a private engine where none runs
@@ -188,6 +200,9 @@ fn main() -> ExitCode {
             Command::Report(args) => report::report(&args),
             Command::Bench(args) => bench::bench(args).await,
         }
+            Command::Explain(args) => explain::explain(&args),
     });
     ExitCode::from(code.unwrap_or_else(|failure| failure.report()))
 }
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),

@@ -126,7 +126,8 @@ fn summary(cells: &[CellPlan], labs: usize) -> String {
     format!("\n{} cells, {labs} lab(s) side by side on this machine\n", cells.len())
 }
 
-fn json(value: &impl Serialize) -> Result<String, Failure> {
+/// A value for a program.
+pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(Failure::lab)
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use harness::{
+    nearest::did_you_mean,
     runbook::{
         Runbook,
         derive::{self, Part},
@@ -52,9 +53,20 @@ pub fn runbook(command: &RunbookCommand) -> Result<u8, Failure> {
 
 fn read(file: &Path) -> Result<Runbook, Failure> {
     let shown = file.display().to_string();
-    let bytes = std::fs::read(file)
-        .map_err(|error| Failure::input(anyhow::anyhow!("read the runbook {shown}: {error}; nothing was created")))?;
+    let bytes = std::fs::read(file).map_err(|error| {
+        let alike = if error.kind() == std::io::ErrorKind::NotFound { alike(file) } else { String::new() };
+        Failure::input(anyhow::anyhow!("read the runbook {shown}: {error}; nothing was created{alike}"))
+    })?;
     parse_bytes(&shown, &bytes).map_err(Failure::input)
+}
+
+/// `; did you mean …?` of a file that lies where this one does not, or nothing.
+fn alike(file: &Path) -> String {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let wanted = file.file_name().unwrap_or_default().to_string_lossy();
+    did_you_mean(&wanted, names.iter().map(String::as_str))
 }
 
 /// What is to be done with a runbook.
@@ -201,6 +213,15 @@ mod tests {
         let runbook = parse_bytes("ours.md", text.join("\n").as_bytes()).unwrap();
         assert_eq!((runbook.steps.len(), lint(&runbook)), (3, Vec::new()));
         assert_eq!(told(&text.join("\n"), &[], false, false).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_with_one_that_is_called_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("ours.md"), GOOD).unwrap();
+        let error = read(&dir.path().join("our.md")).unwrap_err();
+        assert_eq!(error.code(), exit::BAD_INPUT);
+        assert!(error.to_string().ends_with("; nothing was created; did you mean `ours.md`?"), "{error}");
     }
 
     #[test]

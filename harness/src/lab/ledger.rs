@@ -13,7 +13,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::paths::Paths;
+use crate::{
+    nearest::{self, did_you_mean},
+    paths::Paths,
+};
 
 /// The label, with the lab's id as its value, of every container, network and volume that Drydock makes itself.
 pub const LAB_LABEL: &str = "io.drydock.lab";
@@ -33,12 +36,16 @@ pub enum LedgerError {
         dir: PathBuf,
     },
     /// There is no such lab.
-    #[error("open the lab {lab}: there is no {}", dir.display())]
+    #[error("open the lab {lab}: there is no {}{suggestion} (there are: {known})", dir.display())]
     NoSuchLab {
         /// The lab's id.
         lab: String,
         /// Its folder.
         dir: PathBuf,
+        /// `; did you mean …?`, or nothing.
+        suggestion: String,
+        /// All that there are, as a list.
+        known: String,
     },
     /// Somebody uses the lab.
     #[error("open the lab {lab}: it is in use{}", by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
@@ -255,7 +262,13 @@ impl Ledger {
     pub fn open(paths: &Paths, lab: &str) -> Result<Self, LedgerError> {
         let dir = paths.labs().join(lab);
         if !is_good_id(lab) || !dir.is_dir() {
-            return Err(LedgerError::NoSuchLab { lab: lab.to_owned(), dir });
+            let labs: Vec<String> = list(paths)?.into_iter().map(|listed| listed.lab).collect();
+            return Err(LedgerError::NoSuchLab {
+                lab: lab.to_owned(),
+                dir,
+                suggestion: did_you_mean(lab, labs.iter().map(String::as_str)),
+                known: nearest::list(labs.iter().map(String::as_str)),
+            });
         }
         let _all = lock_all(paths)?;
         let Some(lock) = lock_lab(&dir)? else {
@@ -499,6 +512,16 @@ mod tests {
             assert!(matches!(Ledger::create(&paths, new(id)), Err(LedgerError::BadId { .. })), "{id}");
             assert!(matches!(Ledger::open(&paths, id), Err(LedgerError::NoSuchLab { .. })), "{id}");
         }
+    }
+
+    #[test]
+    fn a_lab_that_is_not_there_is_told_with_one_that_is_called_alike() {
+        let (dir, paths) = paths();
+        let _ledger = Ledger::create(&paths, new("drydock")).unwrap();
+        let error = Ledger::open(&paths, "drydcok").unwrap_err().to_string();
+        let error = error.replace(&dir.path().display().to_string(), "CACHE");
+        let end = "there is no CACHE/labs/drydcok; did you mean `drydock`? (there are: drydock)";
+        assert_eq!(error, format!("open the lab drydcok: {end}"));
     }
 
     #[test]

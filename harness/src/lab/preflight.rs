@@ -6,11 +6,14 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use serde::Serialize;
 
 use super::{
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineError, caps::Bounding, programs},
     gc::KIND_LABEL,
     ledger::{self, Listed},
 };
-use crate::paths::Paths;
+use crate::{
+    paths::Paths,
+    source::{self, Pins, SourceKind},
+};
 
 const GIB: u64 = 1 << 30;
 
@@ -141,6 +144,9 @@ pub async fn checks(engine: Result<&Engine, &EngineError>, paths: &Paths, wanted
     let instances = Instances { limit: read_number(MAX_INSTANCES), used: instances_in_use(Path::new("/proc")), labs };
     checks.push(judge_inotify(&instances, read_number("max_user_watches")));
     checks.push(judge_cgroups(cgroup_v2(), Path::new("/sys/fs/cgroup/unified").exists()));
+    checks.push(judge_capabilities(Bounding::own()));
+    let any = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop);
+    checks.push(judge_any_port(any));
     for &port in &wanted.ports {
         let bound = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port));
         checks.push(judge_port(port, bound.map(drop)));
@@ -150,6 +156,18 @@ pub async fn checks(engine: Result<&Engine, &EngineError>, paths: &Paths, wanted
         checks.push(judge_cluster(cluster, nodes_of(engine, cluster).await, labs));
     }
     checks
+}
+
+/// Looks for the programs of this machine that labs from this source are made with.
+pub async fn tools(kind: SourceKind, paths: &Paths, pins: &Pins) -> Check {
+    let needs = source::needs(kind);
+    let missing: Vec<&str> = needs.iter().filter(|name| programs::find(name).is_none()).copied().collect();
+    let go = match kind {
+        SourceKind::Packages => Some(source::go(paths, pins).await),
+        SourceKind::Upstream => None,
+    };
+    let root = rustix::process::geteuid().is_root();
+    judge_tools(&needs, &missing, go, kind == SourceKind::Upstream || root)
 }
 
 /// Refuses if any check failed.
@@ -205,9 +223,62 @@ fn judge_engine(engine: Result<&Engine, &EngineError>) -> Check {
             Check::ok("Docker engine", seen)
         }
         Err(error) => {
-            Check { name: "Docker engine".into(), outcome: Outcome::Fail, seen: error.to_string(), remedy: None }
+            // An error's last part is what to do.
+            let words = error.to_string();
+            let (seen, remedy) = match words.rsplit_once("; ") {
+                Some((seen, remedy)) => (seen.to_owned(), Some(remedy.to_owned())),
+                None => (words, None),
+            };
+            Check { name: "Docker engine".into(), outcome: Outcome::Fail, seen, remedy }
         }
     }
+}
+
+/// What a private engine and the nodes in it need; an engine that runs already has its own.
+fn judge_capabilities(own: io::Result<Bounding>) -> Check {
+    const NAME: &str = "capabilities";
+    let own = match own {
+        Ok(own) => own,
+        Err(error) => return Check::not(Outcome::Warn, NAME, error.to_string(), "make sure that /proc can be read"),
+    };
+    let lacks: Vec<&str> =
+        ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"].into_iter().filter(|name| !own.may_ask_for(name)).collect();
+    if !lacks.is_empty() {
+        let seen = format!("{} cannot be had here", lacks.join(" and "));
+        let remedy = "no private engine can be started: use an engine that runs outside (DOCKER_HOST), or give this container more";
+        return Check::not(Outcome::Warn, NAME, seen, remedy);
+    }
+    let without =
+        if own.is_restricted() { ", but CAP_SYS_RESOURCE: nodes of a private engine do without it" } else { "" };
+    Check::ok(NAME, format!("what nodes need{without}"))
+}
+
+fn judge_tools(needs: &[&str], missing: &[&str], go: Option<Result<String, String>>, root: bool) -> Check {
+    const NAME: &str = "tools";
+    let (go, no_go) = match go {
+        Some(Ok(version)) => (format!(", Go {version}"), None),
+        Some(Err(error)) => (String::new(), Some(error)),
+        None => (String::new(), None),
+    };
+    let mut seen = Vec::new();
+    let mut remedies = Vec::new();
+    if !missing.is_empty() {
+        seen.push(format!("{} not found", missing.join(", ")));
+        remedies.push("install what is not found and put it on the PATH".to_owned());
+    }
+    if let Some(error) = no_go {
+        let (what, remedy) = error.split_once("; ").unwrap_or((&error, "install a newer one"));
+        seen.push(what.to_owned());
+        remedies.push(remedy.to_owned());
+    }
+    if !root {
+        seen.push("this is not root".to_owned());
+        remedies.push("run as root: the packages source unpacks root file systems".to_owned());
+    }
+    if seen.is_empty() {
+        return Check::ok(NAME, format!("{}{go}", needs.join(", ")));
+    }
+    Check::not(Outcome::Fail, NAME, seen.join("; "), remedies.join("; "))
 }
 
 fn judge_disk(name: &str, path: &Path, free: io::Result<u64>, need: u64) -> Check {
@@ -322,6 +393,20 @@ fn judge_cgroups(unified: bool, hybrid: bool) -> Check {
     }
     let seen = if hybrid { "version 1 with a hybrid version 2 mount" } else { "version 1" };
     Check::ok(NAME, format!("{seen}; every pinned Kubernetes runs on it, 1.35 and newer would not as they are"))
+}
+
+/// The API server of a lab is published on a port that is free then; Harbor's is on the lab's own network.
+fn judge_any_port(bound: io::Result<()>) -> Check {
+    const NAME: &str = "ports";
+    match bound {
+        Ok(()) => Check::ok(NAME, "a free one can be had on 127.0.0.1; none is fixed"),
+        Err(error) => Check::not(
+            Outcome::Fail,
+            NAME,
+            format!("none can be had on 127.0.0.1: {error}"),
+            "see that the interface lo is up (`ip link set lo up`) and that not every port is in use",
+        ),
+    }
 }
 
 fn judge_port(port: u16, bound: io::Result<()>) -> Check {
@@ -439,6 +524,31 @@ mod tests {
         assert_eq!(judge_cgroups(true, false).outcome, Outcome::Ok);
         assert!(judge_cgroups(false, true).seen.starts_with("version 1 with a hybrid version 2 mount;"));
         assert!(judge_cgroups(false, false).seen.starts_with("version 1;"));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_what_to_do() {
+        let set = |hex: &str| Ok(Bounding::parse(&format!("CapBnd:\t{hex}\n")).unwrap());
+        let found = [
+            judge_capabilities(set("000001ffffffffff")),
+            judge_capabilities(set("000001fffeffffff")),
+            judge_capabilities(set("00000000a80425fb")),
+            judge_tools(&["bash", "apt-get"], &[], Some(Ok("1.26.8".to_owned())), true),
+            judge_tools(&["bash"], &[], None, true),
+            judge_tools(
+                &["bash", "apt-get"],
+                &["apt-get"],
+                Some(Err("look for Go: none; install Go".to_owned())),
+                false,
+            ),
+            judge_any_port(Ok(())),
+            judge_any_port(Err(io::ErrorKind::AddrNotAvailable.into())),
+            judge_engine(Err(&EngineError::Denied { candidate: "unix:///x.sock".to_owned() })),
+        ];
+        let lines: Vec<String> = found.iter().map(|check| format!("{:?} {check}", check.outcome)).collect();
+        insta::assert_snapshot!(lines.join("\n"));
+        let bad = found.iter().filter(|check| check.outcome != Outcome::Ok);
+        assert!(bad.clone().count() == 4 && bad.into_iter().all(|check| check.remedy.is_some()));
     }
 
     #[tokio::test]

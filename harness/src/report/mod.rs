@@ -21,7 +21,7 @@ pub mod redact;
 mod steps;
 mod summary;
 mod terminal;
-mod text;
+pub mod text;
 
 use std::{
     fs::File,

@@ -325,6 +325,23 @@ pub async fn ingredients(choice: &SourceChoice, site: Site<'_>) -> Result<Ingred
     })
 }
 
+/// The programs of this machine that a source calls, beside Go.
+pub fn needs(kind: SourceKind) -> Vec<&'static str> {
+    match kind {
+        SourceKind::Upstream | SourceKind::Bundle => vec!["bash"],
+        SourceKind::Packages => vec!["bash", "apt-get", "dpkg-deb", "unshare", "cargo"],
+    }
+}
+
+/// The version of the Go that packages are built with.
+///
+/// # Errors
+/// There is none, or it is too old; in words that say what to do.
+pub async fn go(paths: &Paths, pins: &Pins) -> Result<String, String> {
+    let go = packages::go::Go::find(paths, &pins.go).await;
+    go.map(|go| go.version().to_owned()).map_err(|error| error.to_string())
+}
+
 /// Has the stand-in's image in the Docker engine, built from packages, and says its name.
 ///
 /// # Errors
