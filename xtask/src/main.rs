@@ -9,6 +9,7 @@ mod exit;
 mod explain;
 mod gc;
 mod plan;
+mod practice;
 mod report;
 mod runbook;
 mod session;
@@ -32,20 +33,22 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Subcommand)]
 const EXIT_CODES: &str = "\
 Exit codes: 0 as expected; 1 some cell not, a test failed, or a runbook of yours did not heal; 2 bad input, or a machine that cannot \
 run a lab, and nothing was created; 3 the lab broke; 130 interrupted, and cleaned up.";
 
+#[derive(Subcommand)]
 enum Command {
     /// Run scenarios: make a lab, break it, repair it, judge
     E2e(e2e::E2eArgs),
     /// List scenarios, their variants and procedures
     List(plan::ListArgs),
-    /// Tell what a run would do, without doing it
     /// Tell what breaks and why, how one meets it, what does not help and what does
     Explain(explain::ExplainArgs),
+    /// Tell what a run would do, without doing it
     Plan(plan::PlanArgs),
+    /// Practise: a lab broken and left to you, with a shell in it, hints and the judgement of e2e
+    Practice(practice::PracticeArgs),
     /// Pass the tests
     Test(test::TestArgs),
     /// Make a lab to play in
@@ -66,13 +69,13 @@ enum Command {
     Report(report::ReportArgs),
     /// Measure the phases of a run
     Bench(bench::BenchArgs),
-}
-
-/// Where a lab comes from.
     /// Print completions of this command line for a shell
     Completions(completions::CompletionsArgs),
     /// Print a manual page
     Man(completions::ManArgs),
+}
+
+/// Where a lab comes from.
 #[derive(Args, Clone)]
 pub struct LabArgs {
     /// Permit system changes: install Docker where it is missing, start a private engine where none runs
@@ -127,6 +130,12 @@ impl LabArgs {
             (Source::Upstream, None) => Ok(SourceChoice::Upstream),
             (Source::Packages, None) => Ok(SourceChoice::Packages),
         }
+    }
+}
+
+impl Default for LabArgs {
+    fn default() -> Self {
+        Self { provision: false, source: Source::Auto, k8s: None }
     }
 }
 
@@ -189,7 +198,9 @@ fn main() -> ExitCode {
         match cli.command {
             Command::E2e(args) => e2e::e2e(args).await,
             Command::List(args) => plan::list(&args),
+            Command::Explain(args) => explain::explain(&args),
             Command::Plan(args) => plan::plan(&args),
+            Command::Practice(args) => practice::practice(args).await,
             Command::Test(args) => test::test(args).await,
             Command::Up(args) => up::up(args).await,
             Command::Down(args) => up::down(args).await,
@@ -199,10 +210,9 @@ fn main() -> ExitCode {
             Command::Bundle(command) => bundle::bundle(command).await,
             Command::Report(args) => report::report(&args),
             Command::Bench(args) => bench::bench(args).await,
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
         }
-            Command::Explain(args) => explain::explain(&args),
     });
     ExitCode::from(code.unwrap_or_else(|failure| failure.report()))
 }
-            Command::Completions(args) => completions::completions(&args),
-            Command::Man(args) => completions::man(&args),

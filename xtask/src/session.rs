@@ -129,6 +129,27 @@ impl Session {
         }
     }
 
+    /// This session, told of elsewhere from now on.
+    pub fn with_events(&self, events: Events) -> Self {
+        Self { events, ..self.clone() }
+    }
+
+    /// Where things are kept.
+    pub fn paths(&self) -> &Paths {
+        &self.setup.paths
+    }
+
+    /// Takes over a lab that was kept, and reaches its engine.
+    pub async fn take_over(&self, lab: &str) -> Result<Arc<Engine>, Failure> {
+        let paths = &self.setup.paths;
+        let ledger = Ledger::open(paths, lab).map_err(Failure::input)?;
+        let host = ledger.record().docker_host.clone();
+        let engine = Engine::attach(&host, &self.setup.connect(), paths, &self.events).await.map_err(Failure::lab)?;
+        let engine = Arc::new(engine);
+        self.hold(|held| (held.engine, held.ledger) = (Some(engine.clone()), Some(ledger)));
+        Ok(engine)
+    }
+
     /// The engine, found or started.
     pub async fn engine(&self) -> Result<Arc<Engine>, Failure> {
         if let Some(engine) = self.hold(|held| held.engine.clone()) {

@@ -13,7 +13,7 @@ use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 use super::{Lab, LabError, certs, engine::Engine, ledger::LAB_LABEL, node::Node, preflight, tool_env};
 use crate::{
     cmd::Cmd,
-    harbor::{Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
+    harbor::{Accounts, Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
     observe::watch,
     run::{
         chapter::Chapter,
@@ -86,7 +86,7 @@ pub async fn create(
             let tools = lay_tools(parts, spec)?;
             events.step("create the cluster", |step| create_cluster(engine, parts, spec, step)).await?;
             let docker = engine.docker();
-            let (client, nodes) = connect(docker, spec).await?;
+            let (client, nodes) = connect(docker, &spec.id, &spec.dir).await?;
             if parts.containerd_config_3 {
                 certs::configure_version_3(&nodes).await?;
             }
@@ -100,7 +100,7 @@ pub async fn create(
                     host: format!("{address}:{HARBOR_PORT}"),
                     namespace: "harbor".to_owned(),
                     release: "harbor".to_owned(),
-                    accounts: fill::accounts(INITIAL_PASSWORD),
+                    accounts: accounts(),
                 },
                 tools,
                 chart: parts.chart.clone(),
@@ -126,9 +126,19 @@ pub async fn create(
         .await
 }
 
+/// Who can log in to a lab's Harbor, before the robot's secret is known.
+pub(super) fn accounts() -> Accounts {
+    fill::accounts(INITIAL_PASSWORD)
+}
+
+/// In the lab's folder `dir`: the programs that procedures call.
+pub(super) fn tools(dir: &Path) -> PathBuf {
+    dir.join("bin")
+}
+
 /// A folder in the lab's with the programs that procedures call, under the names by which they call them.
 fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
-    let dir = spec.dir.join("bin");
+    let dir = tools(&spec.dir);
     let wrong = |path: &Path| {
         let path = path.to_owned();
         move |source| LabError::File { doing: "make", path, source }
@@ -180,8 +190,9 @@ fn kind_config(parts: &Parts, spec: &LabSpec, restricted: bool, cgroup_v1: bool)
         .replace("{port_mappings}", &ports)
 }
 
-async fn connect(docker: &Docker, spec: &LabSpec) -> Result<(kube::Client, Vec<Node>), LabError> {
-    let path = spec.dir.join("kubeconfig");
+/// A client of the cluster of the lab `id` in `dir`, and its nodes.
+pub(super) async fn connect(docker: &Docker, id: &str, dir: &Path) -> Result<(kube::Client, Vec<Node>), LabError> {
+    let path = dir.join("kubeconfig");
     let bad = |why: String| LabError::Kubeconfig { path: path.clone(), why };
     let kubeconfig = kube::config::Kubeconfig::read_from(&path).map_err(|error| bad(error.to_string()))?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -190,7 +201,7 @@ async fn connect(docker: &Docker, spec: &LabSpec) -> Result<(kube::Client, Vec<N
     // The API server is on this machine, whatever proxy the environment names.
     config.proxy_url = None;
     let client = kube::Client::try_from(config).map_err(|error| bad(error.to_string()))?;
-    Ok((client, nodes(docker, &spec.id)))
+    Ok((client, nodes(docker, id)))
 }
 
 /// The nodes of the lab `id`, as its kind configuration names them.

@@ -1,5 +1,6 @@
 //! The lab: one kind cluster with local-path storage and Harbor, its own kubeconfig and work folder.
 
+pub mod again;
 pub mod certs;
 pub mod cluster;
 pub mod diagnose;

@@ -49,7 +49,7 @@ use self::{
     text::Paint,
 };
 use crate::{
-    run::events::{Event, EventKind},
+    run::events::{Event, EventKind, Events},
     scenario::CellResult,
 };
 
@@ -161,20 +161,61 @@ impl Reporter {
     /// The report folder cannot be made or written to.
     pub fn start(receiver: Receiver<Event>, options: ReportOptions) -> Result<ReporterHandle, ReportError> {
         let events = options.dir.as_deref().map(open).transpose()?;
-        let closing = Arc::new(AtomicBool::new(false));
+        Self::start_with(receiver, options, events, Record::default())
+    }
+
+    /// Goes on with the run that is told in the folder `dir`: what follows is added to its `events.jsonl`. Returns where events
+    /// go.
+    ///
+    /// # Errors
+    /// The record there cannot be read or written to.
+    pub fn resume(dir: &Path) -> Result<(Events, ReporterHandle), ReportError> {
+        Self::go_on(dir, TerminalMode::Auto)
+    }
+
+    /// As [`Reporter::resume`], without a word on the terminal.
+    ///
+    /// # Errors
+    /// As of [`Reporter::resume`].
+    pub fn resume_quietly(dir: &Path) -> Result<(Events, ReporterHandle), ReportError> {
+        Self::go_on(dir, TerminalMode::Quiet)
+    }
+
+    fn go_on(dir: &Path, terminal: TerminalMode) -> Result<(Events, ReporterHandle), ReportError> {
+        let mut last = 0;
+        let read = read(dir, |event| {
+            if let EventKind::StepStarted { step, .. } = event.kind {
+                last = last.max(step);
+            }
+        })?;
+        let path = dir.join(EVENTS);
+        let events = File::options().append(true).open(&path).map_err(failed("open", &path))?;
+        let (sender, receiver) = Events::channel_after(last);
+        let options = ReportOptions { dir: Some(dir.to_owned()), terminal };
+        Ok((sender, Self::start_with(receiver, options, Some(events), read.0)?))
+    }
+
+    fn start_with(
+        receiver: Receiver<Event>,
+        options: ReportOptions,
+        events: Option<File>,
+        record: Record,
+    ) -> Result<ReporterHandle, ReportError> {
+        let (closing, silent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let worker = Worker {
-            record: Record::default(),
+            record,
             terminal: Terminal::new(options.terminal),
             events,
             options,
             failed: None,
             closing: Arc::clone(&closing),
         };
+            silent: Arc::clone(&silent),
         let thread = std::thread::Builder::new()
             .name("reporter".to_owned())
             .spawn(move || worker.run(&receiver))
             .map_err(ReportError::Start)?;
-        Ok(ReporterHandle { thread: Some(thread), closing })
+        Ok(ReporterHandle { thread: Some(thread), closing, silent })
     }
 }
 
@@ -184,6 +225,7 @@ pub struct ReporterHandle {
     thread: Option<JoinHandle<Result<Outcome, ReportError>>>,
     closing: Arc<AtomicBool>,
 }
+    silent: Arc<AtomicBool>,
 
 impl ReporterHandle {
     /// Reports what was sent until now, writes the reports, and prints the summary. Senders that are left over are not
@@ -196,6 +238,15 @@ impl ReporterHandle {
     }
 
     fn join(&mut self) -> Option<Result<Outcome, ReportError>> {
+    /// As [`ReporterHandle::finish`], but without the summary: [`Reporter::resume`] goes on later.
+    ///
+    /// # Errors
+    /// Something could not be written.
+    pub fn pause(self) -> Result<Outcome, ReportError> {
+        self.silent.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
         self.closing.store(true, Ordering::Relaxed);
         self.thread.take()?.join().ok()
     }
@@ -216,6 +267,7 @@ struct Worker {
     failed: Option<ReportError>,
     closing: Arc<AtomicBool>,
 }
+    silent: Arc<AtomicBool>,
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Event>) -> Result<Outcome, ReportError> {
@@ -237,7 +289,8 @@ impl Worker {
         self.terminal.close();
         let written = self.options.dir.as_deref().map_or(Ok(()), |dir| write_reports(dir, &self.record));
         // Only a run has a summary: making a lab to play in has none.
-        if self.options.terminal != TerminalMode::Quiet && !self.record.run.is_empty() {
+        let silent = self.options.terminal == TerminalMode::Quiet || self.silent.load(Ordering::Relaxed);
+        if !silent && !self.record.run.is_empty() {
             // A reader of standard output that is gone is no reason to fail.
             let _ = std::io::stdout().write_all(to_stdout(&self.record, self.options.dir.as_deref()).as_bytes());
         }
@@ -353,13 +406,24 @@ pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
 /// It cannot be read, a line of it other than a half-written last one is no event, or no run began in it.
 pub fn record(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
     let path = dir.join(EVENTS);
+    let (record, truncated) = read(dir, |_| {})?;
+    write_reports(dir, &record)?;
+    let look = Look { paint: Paint { colour: false }, width: None };
+    Ok(Rendered { outcome: Outcome::from(&record), summary: summary(&record, Some(dir), look), truncated })
+}
+
+/// The fold of the record in `dir`, each of whose events is shown to `with`; and that it ends within a line, where it does.
+fn read(dir: &Path, mut with: impl FnMut(&Event)) -> Result<(Record, Option<String>), ReportError> {
     let bytes = std::fs::read(&path).map_err(failed("read", &path))?;
     let mut record = Record::default();
     let mut truncated = None;
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         // Without its end: an error would else name the line after it.
         match serde_json::from_slice::<Event>(line.strip_suffix(b"\n").unwrap_or(line)) {
-            Ok(event) => record.apply(&event),
+            Ok(event) => {
+                with(&event);
+                record.apply(&event);
+            }
             Err(_) if !line.ends_with(b"\n") => {
                 truncated = Some(format!("{} ends within line {}, which was left out", path.display(), index + 1));
             }
@@ -370,6 +434,32 @@ pub fn record(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
         return Err(ReportError::NoRun { path });
     }
     Ok((record, truncated))
+}
+
+/// Copies the record of a run and its evidence into the folder `to`, in the place of what an earlier run reported there.
+///
+/// # Errors
+/// Something could not be read or written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), ReportError> {
+    open(to)?;
+    let (source, target) = (from.join(EVENTS), to.join(EVENTS));
+    std::fs::copy(&source, &target).map_err(failed("copy to", &target))?;
+    let evidence = from.join(EVIDENCE);
+    if evidence.exists() { copy_folder(&evidence, &to.join(EVIDENCE)) } else { Ok(()) }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<(), ReportError> {
+    std::fs::create_dir_all(to).map_err(failed("make", to))?;
+    for entry in std::fs::read_dir(from).map_err(failed("list", from))? {
+        let source = entry.map_err(failed("list", from))?.path();
+        let target = to.join(source.file_name().unwrap_or_default());
+        if source.is_dir() {
+            copy_folder(&source, &target)?;
+        } else {
+            std::fs::copy(&source, &target).map_err(failed("copy to", &target))?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -166,7 +166,10 @@ fn failure(out: &mut String, record: &Record, cells: &[CellResult], dir: Option<
         (None, _) => *out += "to keep evidence: run again with --report DIR\n",
     }
     if let Some(cell) = ran_badly {
-        *out += &format!("again, by itself: {}\n", again(cell));
+        *out += &match cell.role {
+            Role::Practice => format!("again: cargo xtask practice {}/{}\n", cell.scenario, cell.variant),
+            _ => format!("again, by itself: {}\n", again(cell)),
+        };
     }
 }
 

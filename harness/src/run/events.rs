@@ -172,8 +172,13 @@ pub struct Events {
 impl Events {
     /// A stream and its receiving end.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
+        Self::channel_after(0)
+    }
+
+    /// A stream that goes on after the step `last` of an earlier one.
+    pub fn channel_after(last: StepId) -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel();
-        let events = Self { sender, next_step: Arc::new(AtomicU64::new(1)), parent: None };
+        let events = Self { sender, next_step: Arc::new(AtomicU64::new(last + 1)), parent: None };
         (events, receiver)
     }
 

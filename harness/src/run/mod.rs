@@ -5,4 +5,5 @@ pub mod chapter;
 pub mod events;
 pub mod judge;
 pub mod poll;
+pub mod practice;
 pub mod runner;

@@ -94,16 +94,16 @@ pub async fn run(
 }
 
 /// One variant from its baseline to its last cell.
-struct Story<'a> {
-    lab: &'a Lab,
-    known: Known,
-    scenario: &'a dyn Scenario,
-    variant: &'a str,
-    library: &'a Library,
-    evidence: &'a Evidence,
-    results: &'a Mutex<Vec<CellResult>>,
+pub(super) struct Story<'a> {
+    pub(super) lab: &'a Lab,
+    pub(super) known: Known,
+    pub(super) scenario: &'a dyn Scenario,
+    pub(super) variant: &'a str,
+    pub(super) library: &'a Library,
+    pub(super) evidence: &'a Evidence,
+    pub(super) results: &'a Mutex<Vec<CellResult>>,
     /// The procedure, where it is a runbook that someone brings.
-    part: Option<String>,
+    pub(super) part: Option<String>,
 }
 
 fn since(begun: Instant) -> f64 {
@@ -187,7 +187,7 @@ impl Story<'_> {
     }
 
     /// The lab in order, a real pull of every image on every node, and the inventory.
-    async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
+    pub(super) async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
         events
             .step("baseline", |step| async move {
                 step.tell(Chapter::Baseline);
@@ -323,7 +323,7 @@ impl Story<'_> {
     }
 
     /// Makes the fault and looks for its symptom.
-    async fn break_it(&self, events: &Events) -> Result<(Observation, Judgement), LabError> {
+    pub(super) async fn break_it(&self, events: &Events) -> Result<(Observation, Judgement), LabError> {
         events
             .step("fault", |step| async move {
                 step.tell(Chapter::Fault);
@@ -343,7 +343,7 @@ impl Story<'_> {
     }
 
     /// Takes the inventory where the scenario has not, and judges.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         transcript: &Transcript,
         seen: &Observation,
@@ -367,7 +367,7 @@ impl Story<'_> {
         judge::verdict(&self.known, &seen, before, &repaired, transcript.failure())
     }
 
-    async fn observe(&self, phase: &str, step: &Step) -> Result<Observation, LabError> {
+    pub(super) async fn observe(&self, phase: &str, step: &Step) -> Result<Observation, LabError> {
         pull::clear(self.lab, step).await?;
         let seen = self.scenario.observe(self.lab, self.variant, step).await?;
         self.keep(step, phase, "observation.json", &seen);

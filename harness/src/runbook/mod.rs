@@ -9,6 +9,7 @@ pub mod parse;
 pub mod places;
 pub mod run;
 mod shell;
+pub mod terminal;
 pub mod transcript;
 pub mod variables;
 mod workstation;

@@ -59,7 +59,7 @@ pub(super) const ELSEWHERE: [&str; 29] = [
     "poweroff",
 ];
 /// Marks every process that a runbook starts on the workstation, whatever process group it goes to.
-const MARK: &str = "DRYDOCK_RUNBOOK";
+pub(super) const MARK: &str = "DRYDOCK_RUNBOOK";
 /// Variables that a shell has of its own.
 const SHELLS_OWN: &str = "BASH|BASHOPTS|BASHPID|BASH_*|COMP_WORDBREAKS|DIRSTACK|EPOCHREALTIME|EPOCHSECONDS|EUID|FUNCNAME|\
                           GROUPS|HISTCMD|HOSTTYPE|LINENO|MACHTYPE|OPTARG|OPTERR|OPTIND|OSTYPE|PIPESTATUS|PPID|PS4|PWD|\
@@ -88,9 +88,10 @@ impl Workstation {
     /// In the folder of a lab, an empty work folder with the values that Harbor was installed with, and the images as their build machine has them;
     /// and an empty home. The chart lies at `harbor/harbor`, as documents call it: Helm takes a path before it asks a repository.
     pub fn new(lab: &Path, tools: &Path, chart: &Path) -> Result<Self, LabError> {
-        let (work, own) = (lab.join(WORK), lab.join("shell"));
-        make_anew(&work)?;
-        make_anew(&own)?;
+        let there = Self::there(lab, tools);
+        let (work, own) = (&there.work, &there.own);
+        make_anew(work)?;
+        make_anew(own)?;
         let write = |path: PathBuf, doing, done: std::io::Result<()>| {
             done.map_err(|source| LabError::File { doing, path, source })
         };
@@ -108,8 +109,6 @@ impl Workstation {
             "copy the chart to",
             std::fs::create_dir(&place).and_then(|()| copy(chart, &place.join("harbor"))),
         )?;
-        let mut env = tool_env(lab);
-        env.extend(own_env(&own, tools));
         for folder in ["home/.kube", "home/.docker", "tmp", "bin"] {
             write(own.join(folder), "make", std::fs::create_dir_all(own.join(folder)))?;
         }
@@ -118,7 +117,43 @@ impl Workstation {
             let path = own.join("bin").join(name);
             write(path.clone(), "write", write_program(&path, script))?;
         }
-        Ok(Self { work, kubeconfig: lab.join(KUBECONFIG), own, env, background: Mutex::default() })
+        Ok(there)
+    }
+
+    /// The one that is there already.
+    pub fn there(lab: &Path, tools: &Path) -> Self {
+        let own = lab.join("shell");
+        let mut env = tool_env(lab);
+        env.extend(own_env(&own, tools));
+        Self { work: lab.join(WORK), kubeconfig: lab.join(KUBECONFIG), own, env, background: Mutex::default() }
+    }
+
+    /// Where commands run.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// A folder of the workstation's own, beside the work folder.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// What every command has in its environment.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
+    /// Adds a program, in the place of one of its name.
+    pub fn add_program(&self, name: &str, script: &str) -> Result<(), LabError> {
+        let path = self.own.join("bin").join(name);
+        write_program(&path, script).map_err(|source| LabError::File { doing: "write", path, source })
+    }
+
+    /// Lays the kubeconfig anew: some tools write themselves into it.
+    pub fn lay_kubeconfig(&self) -> Result<(), LabError> {
+        let config = self.own.join("home/.kube/config");
+        let copied = std::fs::copy(&self.kubeconfig, &config);
+        copied.map(drop).map_err(|source| LabError::File { doing: "copy the kubeconfig to", path: config, source })
     }
 
     /// A new shell: without the state of an earlier one and without what it left running. `names` are variables that are set
@@ -134,7 +169,7 @@ impl Workstation {
 
     /// Ends every process that the runbook has started and that lives. `timeout`, `setsid` and job control leave the process
     /// group of their block, so they are known by their environment.
-    fn end_all(&self) {
+    pub fn end_all(&self) {
         for reader in self.background.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             reader.abort();
         }
@@ -163,13 +198,7 @@ impl Workstation {
     /// Runs a script in the work folder, or where the block before has gone.
     pub async fn run(&self, job: Job<'_>) -> Result<Ran, LabError> {
         let failed = |source| LabError::File { doing: "start bash in", path: self.work.clone(), source };
-        // Laid anew for each block: some tools write themselves into it.
-        let config = self.own.join("home/.kube/config");
-        std::fs::copy(&self.kubeconfig, &config).map_err(|source| LabError::File {
-            doing: "copy the kubeconfig to",
-            path: config.clone(),
-            source,
-        })?;
+        self.lay_kubeconfig()?;
         let (reader, writer) = std::io::pipe().map_err(failed)?;
         let mut command = Command::new("bash");
         command
