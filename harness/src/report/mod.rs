@@ -12,6 +12,7 @@
 pub mod compare;
 mod drill;
 pub mod evidence;
+mod groups;
 mod html;
 mod json;
 mod junit;
@@ -209,8 +210,8 @@ impl Reporter {
             options,
             failed: None,
             closing: Arc::clone(&closing),
-        };
             silent: Arc::clone(&silent),
+        };
         let thread = std::thread::Builder::new()
             .name("reporter".to_owned())
             .spawn(move || worker.run(&receiver))
@@ -224,8 +225,8 @@ impl Reporter {
 pub struct ReporterHandle {
     thread: Option<JoinHandle<Result<Outcome, ReportError>>>,
     closing: Arc<AtomicBool>,
-}
     silent: Arc<AtomicBool>,
+}
 
 impl ReporterHandle {
     /// Reports what was sent until now, writes the reports, and prints the summary. Senders that are left over are not
@@ -237,7 +238,6 @@ impl ReporterHandle {
         self.join().unwrap_or(Err(ReportError::Panicked))
     }
 
-    fn join(&mut self) -> Option<Result<Outcome, ReportError>> {
     /// As [`ReporterHandle::finish`], but without the summary: [`Reporter::resume`] goes on later.
     ///
     /// # Errors
@@ -247,6 +247,7 @@ impl ReporterHandle {
         self.finish()
     }
 
+    fn join(&mut self) -> Option<Result<Outcome, ReportError>> {
         self.closing.store(true, Ordering::Relaxed);
         self.thread.take()?.join().ok()
     }
@@ -266,8 +267,8 @@ struct Worker {
     /// The first error. Events are still shown after it: a full disk must not stop a run half way.
     failed: Option<ReportError>,
     closing: Arc<AtomicBool>,
-}
     silent: Arc<AtomicBool>,
+}
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Event>) -> Result<Outcome, ReportError> {
@@ -313,7 +314,7 @@ fn to_stdout(record: &Record, dir: Option<&Path>) -> String {
     let stdout = console::Term::stdout();
     let terminal = std::io::stdout().is_terminal();
     let look = Look {
-        paint: Paint { colour: terminal && !terminal::is_set("NO_COLOR") },
+        paint: Paint { colour: terminal && !terminal::no_colour() },
         width: terminal.then(|| usize::from(stdout.size().1)),
     };
     summary(record, dir, look)
@@ -405,15 +406,12 @@ pub fn render(dir: &Path) -> Result<Rendered, ReportError> {
 /// # Errors
 /// It cannot be read, a line of it other than a half-written last one is no event, or no run began in it.
 pub fn record(dir: &Path) -> Result<(Record, Option<String>), ReportError> {
-    let path = dir.join(EVENTS);
-    let (record, truncated) = read(dir, |_| {})?;
-    write_reports(dir, &record)?;
-    let look = Look { paint: Paint { colour: false }, width: None };
-    Ok(Rendered { outcome: Outcome::from(&record), summary: summary(&record, Some(dir), look), truncated })
+    read(dir, |_| {})
 }
 
 /// The fold of the record in `dir`, each of whose events is shown to `with`; and that it ends within a line, where it does.
 fn read(dir: &Path, mut with: impl FnMut(&Event)) -> Result<(Record, Option<String>), ReportError> {
+    let path = dir.join(EVENTS);
     let bytes = std::fs::read(&path).map_err(failed("read", &path))?;
     let mut record = Record::default();
     let mut truncated = None;

@@ -1,5 +1,6 @@
 //! What a run shows while it goes on, on standard error: on a terminal one line per step under way, kept up to date, and a
-//! line for what has ended; elsewhere time-stamped lines. The result itself is the [`summary`](super::summary).
+//! line for what has ended; elsewhere time-stamped lines, on GitHub in groups that can be folded. The result itself is the
+//! [`summary`](super::summary).
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
+    groups::Groups,
     summary::on,
     text::{Paint, exact, human, lines, one_line, path, verdict, wrap},
 };
 use crate::{
     run::events::{Event, EventKind, StepId},
-    scenario::{CellPlan, CellResult, Verdict},
+    scenario::{CellPlan, CellResult, Role, Verdict},
 };
 
 /// Where and how progress is shown.
@@ -52,7 +54,7 @@ pub(super) struct Terminal {
 
 enum Screen {
     Live { bar: ProgressBar, shown: String },
-    Plain(Box<dyn Write + Send>),
+    Plain { out: Box<dyn Write + Send>, groups: Option<Groups> },
     Quiet,
 }
 
@@ -62,16 +64,25 @@ impl Terminal {
         let screen = match mode {
             TerminalMode::Quiet => Screen::Quiet,
             TerminalMode::Auto if stderr_is_live => Screen::live(),
-            TerminalMode::Auto | TerminalMode::Plain => Screen::Plain(Box::new(std::io::stderr())),
+            TerminalMode::Auto | TerminalMode::Plain => Screen::Plain {
+                out: Box::new(std::io::stderr()),
+                groups: is_set("GITHUB_ACTIONS").then(Groups::default),
+            },
         };
-        let colour = matches!(screen, Screen::Live { .. }) && !is_set("NO_COLOR");
+        let colour = matches!(screen, Screen::Live { .. }) && !no_colour();
         Self { progress: Progress::new(Paint { colour }), screen }
     }
 
     /// Shows what `event` says.
     pub(super) fn apply(&mut self, event: &Event) {
         let live = matches!(self.screen, Screen::Live { .. });
+        let root = self.progress.root(event);
         let mut new = self.progress.apply(event, live.then(columns));
+        let root = root.or_else(|| self.progress.root(event));
+        if let Screen::Plain { out, groups: Some(groups) } = &mut self.screen {
+            let new: Vec<String> = new.drain(..).map(|line| stamped(event.at, &line)).collect();
+            write_lines(out, &groups.apply(event, root, new));
+        }
         if !live {
             new.extend(self.progress.waiting(event.at));
         }
@@ -91,7 +102,7 @@ impl Terminal {
                     *shown = text;
                 }
             }
-            Screen::Plain(_) => {
+            Screen::Plain { .. } => {
                 let waiting = self.progress.waiting(now);
                 self.print(now, &waiting);
             }
@@ -114,14 +125,26 @@ impl Terminal {
                     bar.println(console::truncate_str(line, columns(), "…"));
                 }
             }
-            Screen::Plain(out) => {
-                for line in lines {
-                    let _ = writeln!(out, "{} {line}", at.format("%H:%M:%SZ"));
-                }
-                let _ = out.flush();
+            Screen::Plain { out, .. } => {
+                let lines: Vec<String> = lines.iter().map(|line| stamped(at, line)).collect();
+                write_lines(out, &lines);
             }
             Screen::Quiet => {}
         }
+    }
+}
+
+/// `12:00:00Z line`.
+fn stamped(at: DateTime<Utc>, line: &str) -> String {
+    format!("{} {line}", at.format("%H:%M:%SZ"))
+}
+
+fn write_lines(out: &mut Box<dyn Write + Send>, lines: &[String]) {
+    for line in lines {
+        let _ = writeln!(out, "{line}");
+    }
+    if !lines.is_empty() {
+        let _ = out.flush();
     }
 }
 
@@ -145,6 +168,11 @@ pub(super) fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "false")
 }
 
+/// Whether colours are unwanted: whatever the variable says, where it says something.
+pub(super) fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
@@ -154,7 +182,8 @@ struct Progress {
     paint: Paint,
     started: Option<DateTime<Utc>>,
     steps: BTreeMap<StepId, Running>,
-    planned: usize,
+    planned: Vec<CellPlan>,
+    finished: Vec<String>,
     path_width: usize,
     good: usize,
     bad: usize,
@@ -179,7 +208,8 @@ impl Progress {
             paint,
             started: None,
             steps: BTreeMap::new(),
-            planned: 0,
+            planned: Vec::new(),
+            finished: Vec::new(),
             path_width: 0,
             good: 0,
             bad: 0,
@@ -199,7 +229,7 @@ impl Progress {
         self.started.get_or_insert(event.at);
         match &event.kind {
             EventKind::RunStarted { run, cells } => {
-                self.planned = cells.len();
+                self.planned.clone_from(cells);
                 self.path_width = cells.iter().map(|cell| CellPlan::path(cell).len()).max().unwrap_or(0);
                 let cells = match cells.len() {
                     0 => String::new(),
@@ -261,6 +291,7 @@ impl Progress {
             EventKind::LabReady { lab } => several(" lab", &lines(&on(lab))),
             EventKind::Told { .. } | EventKind::Evidence { .. } => vec![],
             EventKind::CellFinished { cell } => {
+                self.finished.push(path(cell));
                 if cell.as_expected {
                     self.good += 1;
                 } else {
@@ -310,6 +341,45 @@ impl Progress {
         line(&self.paint.mark(cell), &words)
     }
 
+    /// The outermost step that `event` belongs to, where it is about a step that is known.
+    fn root(&self, event: &Event) -> Option<StepId> {
+        let (EventKind::StepStarted { step, .. } | EventKind::StepFinished { step, .. }) = &event.kind else {
+            return None;
+        };
+        let mut root = *step;
+        let mut at = self.steps.get(step)?;
+        while let Some(parent) = at.parent {
+            let Some(above) = self.steps.get(&parent) else { break };
+            (root, at) = (parent, above);
+        }
+        Some(root)
+    }
+
+    /// `; next: scenario/variant/procedure, procedure, …`: the cells that have not begun, in the order of the plan.
+    fn ahead(&self) -> String {
+        let mut ahead = String::new();
+        let mut before: Option<&CellPlan> = None;
+        // What a person practises is no plan.
+        let planned = self.planned.iter().filter(|cell| cell.role != Role::Practice);
+        for cell in planned.filter(|cell| !self.finished.contains(&cell.path()) && !self.is_under_way(cell)) {
+            let same = before.is_some_and(|it| (&it.scenario, &it.variant) == (&cell.scenario, &cell.variant));
+            let name = if same { cell.procedure.clone() } else { cell.path() };
+            ahead += &format!("{}{name}", if before.is_some() { ", " } else { "; next: " });
+            before = Some(cell);
+        }
+        ahead
+    }
+
+    /// Whether the step of this cell is under way, as `run::runner` calls it.
+    fn is_under_way(&self, cell: &CellPlan) -> bool {
+        let name = format!("{} {}", cell.role, cell.procedure);
+        let variant = format!("{}/{}", cell.scenario, cell.variant);
+        self.steps.values().any(|step| {
+            let parent = step.parent.and_then(|parent| self.steps.get(&parent));
+            step.name == name && parent.is_some_and(|parent| parent.name == variant)
+        })
+    }
+
     /// The steps under way that have none under way within them, in the order in which they began.
     fn leaves(&self) -> impl Iterator<Item = StepId> {
         let parents: Vec<StepId> = self.steps.values().filter_map(|running| running.parent).collect();
@@ -349,10 +419,11 @@ impl Progress {
                 console::truncate_str(&words, columns, "…").into_owned()
             })
             .collect();
-        if let (Some(started), 1..) = (self.started, self.planned) {
+        if let (Some(started), 1..) = (self.started, self.planned.len()) {
             let time = human(elapsed(started, now));
             let bad = if self.bad > 0 { format!(", {} not as expected", self.bad) } else { String::new() };
-            let words = format!("{time:>11}  {} of {} cells{bad}", self.good + self.bad, self.planned);
+            let (done, all, ahead) = (self.good + self.bad, self.planned.len(), self.ahead());
+            let words = format!("{time:>11}  {done} of {all} cells{bad}{ahead}");
             live.push(self.paint.dim(&console::truncate_str(&words, columns, "…")));
         }
         live
@@ -402,7 +473,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::{
-        super::fixture::{at, bad, ended, event, good, killed, started, waiting},
+        super::fixture::{at, bad, ended, event, good, killed, plans, result, started, waiting},
         *,
     };
 
@@ -420,8 +491,12 @@ mod tests {
     }
 
     fn plain(events: &[Event]) -> String {
+        plainly(events, None)
+    }
+
+    fn plainly(events: &[Event], groups: Option<Groups>) -> String {
         let written = Written::default();
-        let screen = Screen::Plain(Box::new(written.clone()));
+        let screen = Screen::Plain { out: Box::new(written.clone()), groups };
         let mut terminal = Terminal { progress: Progress::new(Paint { colour: false }), screen };
         for event in events {
             terminal.apply(event);
@@ -444,9 +519,56 @@ mod tests {
     }
 
     #[test]
+    fn on_github_every_phase_is_a_group_and_verdicts_stand_outside() {
+        for (name, events) in [("github_good", good()), ("github_bad", bad())] {
+            let said = plainly(&events, Some(Groups::default()));
+            assert_eq!(said.matches("::group::").count(), said.matches("::endgroup::").count(), "{said}");
+            insta::assert_snapshot!(name, said);
+        }
+    }
+
+    #[test]
+    fn on_github_labs_side_by_side_are_not_mixed() {
+        let events = [
+            started(0.0, 1, None, "untrusted-ca/no-trust", None),
+            started(1.0, 2, None, "pv-drift/blobs-deleted", None),
+            started(2.0, 3, Some(2), "fault", None),
+            started(3.0, 4, Some(1), "baseline", None),
+            ended(4.0, 4, 1.0, None),
+            result(5.0, plans()[3].result(Verdict::NotHealed, 9.0, "worker1: not found")),
+            ended(6.0, 1, 6.0, None),
+            ended(7.0, 3, 5.0, None),
+            started(8.0, 5, None, "make the lab", None),
+            ended(9.0, 5, 1.0, None),
+            ended(10.0, 2, 9.0, None),
+            event(11.0, EventKind::RunFinished { passed: true, seconds: 11.0, error: None }),
+        ];
+        insta::assert_snapshot!(plainly(&events, Some(Groups::default())));
+    }
+
+    #[test]
+    fn the_plan_ahead_is_what_has_not_begun() {
+        let mut progress = Progress::new(Paint { colour: false });
+        let mut shown = Vec::new();
+        let events = [
+            event(0.0, EventKind::RunStarted { run: "drydock-7f3a".to_owned(), cells: plans() }),
+            started(1.0, 1, None, "untrusted-ca/no-trust", None),
+            started(2.0, 2, Some(1), "control no-op", None),
+            ended(3.0, 2, 1.0, None),
+            result(3.0, plans()[0].result(Verdict::NotHealed, 1.0, "no")),
+            started(4.0, 3, Some(1), "documented documented", None),
+        ];
+        for event in &events {
+            progress.apply(event, Some(160));
+            shown.extend(progress.live(event.at, 160).pop());
+        }
+        insta::assert_snapshot!(shown.join("\n"));
+    }
+
+    #[test]
     fn long_silence_is_broken_while_something_is_waited_for() {
         let written = Written::default();
-        let screen = Screen::Plain(Box::new(written.clone()));
+        let screen = Screen::Plain { out: Box::new(written.clone()), groups: None };
         let mut terminal = Terminal { progress: Progress::new(Paint { colour: false }), screen };
         terminal.apply(&started(0.0, 1, None, "wait for nodes", None));
         terminal.apply(&waiting(1.0, 1, "1 of 3 is ready"));

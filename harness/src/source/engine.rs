@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::{fs::File, io::AsyncWriteExt};
 
 use super::image::{Archive, Image};
+use crate::run::events::Step;
 
 /// The label on all that this project makes in an engine.
 pub const LABEL: &str = "io.drydock";
@@ -98,22 +99,23 @@ impl EngineRef {
             && top.is_none_or(|top| layers.last().is_some_and(|layer| layer == top)))
     }
 
-    /// Makes an image and loads it.
+    /// Makes an image and loads it; `step` is told how far it is.
     ///
     /// # Errors
     /// A layer's file cannot be read, or the engine refuses.
-    pub async fn load(&self, image: Image) -> Result<(), EngineError> {
+    pub async fn load(&self, image: Image, step: &Step) -> Result<(), EngineError> {
         let doing = format!("load the image {} into the engine", image.name);
         let failed = |source| EngineError::Io { doing: doing.clone(), source };
         let measured = tokio::task::spawn_blocking(move || Archive::new(&[image])).await;
         let archive = measured.map_err(std::io::Error::other).flatten().map_err(failed)?;
         let options = ImportImageOptionsBuilder::new().quiet(true).build();
-        let load = self.docker.import_image_stream(options, archive.stream(), None).try_for_each(|info| async move {
-            match info.error_detail.and_then(|detail| detail.message) {
-                Some(message) => Err(DockerError::DockerResponseServerError { status_code: 500, message }),
-                None => Ok(()),
-            }
-        });
+        let load =
+            self.docker.import_image_stream(options, archive.stream(step), None).try_for_each(|info| async move {
+                match info.error_detail.and_then(|detail| detail.message) {
+                    Some(message) => Err(DockerError::DockerResponseServerError { status_code: 500, message }),
+                    None => Ok(()),
+                }
+            });
         self.within(LOAD_LIMIT, &doing, load).await
     }
 
@@ -171,6 +173,7 @@ impl EngineRef {
         script: &str,
         limit: Duration,
         out: &Path,
+        step: &Step,
     ) -> Result<(), EngineError> {
         let doing = format!("run a script in the image {image}");
         let body = ContainerCreateBody {
@@ -187,7 +190,7 @@ impl EngineRef {
         };
         let create = self.docker.create_container(None::<CreateContainerOptions>, body);
         let container = create.await.map_err(self.refused(&doing))?.id;
-        let staged = self.stage_in(&container, &doing, import, limit, out).await;
+        let staged = self.stage_in(&container, &doing, import, limit, out, step).await;
         let remove = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let removed = self.docker.remove_container(&container, Some(remove)).await;
         staged?;
@@ -201,10 +204,13 @@ impl EngineRef {
         import: Archive,
         limit: Duration,
         out: &Path,
+        step: &Step,
     ) -> Result<(), EngineError> {
         let options = UploadToContainerOptionsBuilder::new().path("/var/import").build();
-        let upload = self.docker.upload_to_container(container, Some(options), body_try_stream(import.stream()));
+        let upload = self.docker.upload_to_container(container, Some(options), body_try_stream(import.stream(step)));
         self.within(limit, doing, upload).await?;
+        // How long the script takes is not known.
+        step.progress(0, 0);
         self.docker.start_container(container, None::<StartContainerOptions>).await.map_err(self.refused(doing))?;
         let wait = async {
             let mut ended = self.docker.wait_container(container, None::<WaitContainerOptions>);

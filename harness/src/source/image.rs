@@ -9,11 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::hash::{self, Hashing};
+use crate::{
+    hash::{self, Hashing},
+    run::events::Step,
+};
 
 /// How much is handed on at a time when an archive is streamed, in bytes.
 const CHUNK: usize = 1 << 20;
@@ -431,8 +434,14 @@ impl Archive {
         Ok(())
     }
 
-    /// The archive as a stream of bytes, written by a thread as the reader takes them.
-    pub fn stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    /// About how many bytes the archive has: its blobs.
+    pub fn size(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.size).sum()
+    }
+
+    /// The archive as a stream of bytes that tells `step` how far it was read, written by a thread as the reader takes them.
+    pub fn stream(self, step: &Step) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let (total, step) = (self.size(), step.clone());
         let (sender, receiver) = mpsc::channel(4);
         tokio::task::spawn_blocking(move || {
             let mut out = BufWriter::with_capacity(CHUNK, Sending(sender.clone()));
@@ -445,6 +454,16 @@ impl Archive {
             receiver,
             |mut receiver| async move { receiver.recv().await.map(|chunk| (chunk, receiver)) },
         )
+        .scan((0, 0), move |(done, told), chunk: io::Result<Bytes>| {
+            *done += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+            // Every event is kept: one for each hundredth is enough.
+            let hundredths = *done * 100 / total.max(1);
+            if hundredths > *told {
+                *told = hundredths;
+                step.progress((*done).min(total), total);
+            }
+            std::future::ready(Some(chunk))
+        })
     }
 }
 
@@ -553,6 +572,7 @@ mod tests {
     use futures::TryStreamExt;
 
     use super::*;
+    use crate::run::events::{EventKind, Events};
 
     fn names(tar: &[u8]) -> Vec<String> {
         let mut archive = tar::Archive::new(tar);
@@ -590,8 +610,19 @@ mod tests {
         let archive = Archive::new(&[first, second]).unwrap();
         let mut written = Vec::new();
         archive.write(&mut written).unwrap();
-        let streamed: Vec<Bytes> = archive.stream().try_collect().await.unwrap();
+        let (events, told) = Events::channel();
+        let stream = |step: Step| async move { archive.stream(&step).try_collect::<Vec<Bytes>>().await };
+        let streamed = events.step("load", stream).await.unwrap();
+        drop(events);
         assert!(streamed.concat() == written);
+        let told: Vec<(u64, u64)> = told
+            .iter()
+            .filter_map(|event| match event.kind {
+                EventKind::StepProgress { done, total, .. } => Some((done, total)),
+                _ => None,
+            })
+            .collect();
+        assert!(!told.is_empty() && told.is_sorted() && told.last().is_some_and(|(done, all)| done == all), "{told:?}");
         let names = names(&written);
         // Two layers, one configuration and one manifest, for both.
         assert_eq!(names.iter().filter(|name| name.starts_with("blobs/sha256/")).count(), 4);

@@ -96,7 +96,7 @@ impl Dock<'_> {
         node.name = format!("{REPOSITORY}-system:{}", recipe.key);
         node.layers.push(Layer::Files(Files::new().dir("var/import", 0o755)));
         let name = node.name.clone();
-        engine.load(self.labelled(node, &recipe.id())).await?;
+        engine.load(self.labelled(node, &recipe.id()), &building.step).await?;
         let read = |path: &Path| {
             let path = path.to_owned();
             move |source| NodeError::Io { doing: "read", path, source }
@@ -105,7 +105,7 @@ impl Dock<'_> {
         let archive = measured.map_err(io::Error::other).flatten().map_err(read(&building.out))?;
         let script = fs::read_to_string(self.script()).map_err(read(&self.script()))?;
         let state = building.out.join(STATE);
-        let staged = engine.stage(&name, archive, &script, PRELOAD_LIMIT, &state).await;
+        let staged = engine.stage(&name, archive, &script, PRELOAD_LIMIT, &state, &building.step).await;
         engine.forget(&name).await;
         staged?;
         let state_layer = Layer::Tar(state.clone());

@@ -506,7 +506,7 @@ pub(super) async fn stand_in_in_engine(
     let load = events.step_usually(
         "load the Harbor stand-in's image into the engine",
         Some(Duration::from_secs(8)),
-        |_| async { engine.load(image).await },
+        |step| async move { engine.load(image, &step).await },
     );
     load.await?;
     dock.drop_old_images().await?;
