@@ -53,7 +53,8 @@ pub fn completions(args: &CompletionsArgs) -> Result<u8, Failure> {
 }
 
 fn script(shell: Shell) -> Result<String, Failure> {
-    let mut command = with_names(Cli::command())?;
+    let names = Names::read()?;
+    let mut command = names.given_to(Cli::command());
     let mut script = Vec::new();
     let more = match shell {
         Shell::Bash => {
@@ -69,40 +70,64 @@ fn script(shell: Shell) -> Result<String, Failure> {
             include_str!("completions/cargo.fish")
         }
     };
-    Ok(String::from_utf8_lossy(&script).into_owned() + more)
+    let script = String::from_utf8_lossy(&script).into_owned();
+    let names = if shell == Shell::Fish { names.for_fish(&command) } else { String::new() };
+    Ok(script + &names + more)
 }
 
-/// The command line with the names that may stand where it takes any text.
-fn with_names(command: Command) -> Result<Command, Failure> {
-    let (scenarios, _) = e2e::scenarios()?;
-    let specs = scenarios.iter().map(|scenario| scenario.spec());
-    let mut failures = Vec::new();
-    let mut cells = Vec::new();
-    for spec in specs {
-        failures.push(spec.name.clone());
-        failures.extend(spec.variants.iter().map(|variant| format!("{}/{}", spec.name, variant.name)));
-        cells.extend(spec.cells().iter().map(|cell| cell.path()));
+/// What may stand where the command line takes any text: an argument's id, and its values.
+struct Names([(&'static str, Vec<String>); 3]);
+
+impl Names {
+    fn read() -> Result<Self, Failure> {
+        let (scenarios, _) = e2e::scenarios()?;
+        let specs = scenarios.iter().map(|scenario| scenario.spec());
+        let mut failures = Vec::new();
+        let mut cells = Vec::new();
+        for spec in specs {
+            failures.push(spec.name.clone());
+            failures.extend(spec.variants.iter().map(|variant| format!("{}/{}", spec.name, variant.name)));
+            cells.extend(spec.cells().iter().map(|cell| cell.path()));
+        }
+        let versions = Versions::load(&crate::root().join("fixtures/versions.toml")).map_err(Failure::input)?;
+        let minor = |version: String| {
+            let plain = version.trim_start_matches('v');
+            plain.rsplit_once('.').map_or(plain, |(minor, _)| minor).to_owned()
+        };
+        let kubernetes: Vec<String> = versions.all_kubernetes().map(|it| minor(it.version.to_string())).collect();
+        cells.splice(0..0, failures.clone());
+        Ok(Self([("selection", cells), ("what", failures), ("k8s", kubernetes)]))
     }
-    let versions = Versions::load(&crate::root().join("fixtures/versions.toml")).map_err(Failure::input)?;
-    let minor = |version: String| {
-        let plain = version.trim_start_matches('v');
-        plain.rsplit_once('.').map_or(plain, |(minor, _)| minor).to_owned()
-    };
-    let kubernetes: Vec<String> = versions.all_kubernetes().map(|it| minor(it.version.to_string())).collect();
-    cells.splice(0..0, failures.clone());
-    let mut command = command;
-    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    for name in names {
-        command = command.mut_subcommand(name, |mut sub| {
-            for (argument, values) in [("selection", &cells), ("what", &failures), ("k8s", &kubernetes)] {
-                if sub.get_arguments().any(|known| known.get_id() == argument) {
-                    sub = sub.mut_arg(argument, |known| known.value_parser(PossibleValuesParser::new(values.clone())));
-                }
+
+    /// The arguments of `command` that have names, with them.
+    fn of<'a>(&'a self, command: &'a Command) -> impl Iterator<Item = &'a (&'static str, Vec<String>)> {
+        self.0.iter().filter(|(argument, _)| command.get_arguments().any(|known| known.get_id() == argument))
+    }
+
+    fn given_to(&self, mut command: Command) -> Command {
+        let subcommands: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in subcommands {
+            command = command.mut_subcommand(name, |sub| {
+                let arguments: Vec<_> = self.of(&sub).cloned().collect();
+                arguments.into_iter().fold(sub, |sub, (argument, values)| {
+                    sub.mut_arg(argument, |known| known.value_parser(PossibleValuesParser::new(values)))
+                })
+            });
+        }
+        command
+    }
+
+    /// clap's script for fish leaves out what stands without a flag.
+    fn for_fish(&self, command: &Command) -> String {
+        let mut lines = String::new();
+        for sub in command.get_subcommands() {
+            for (_, values) in self.of(sub).filter(|(argument, _)| *argument != "k8s") {
+                let (name, values) = (sub.get_name(), values.join(" "));
+                lines += &format!("complete -c xtask -n \"__fish_xtask_using_subcommand {name}\" -f -a \"{values}\"\n");
             }
-            sub
-        });
+        }
+        lines
     }
-    Ok(command)
 }
 
 pub fn man(args: &ManArgs) -> Result<u8, Failure> {
@@ -111,9 +136,10 @@ pub fn man(args: &ManArgs) -> Result<u8, Failure> {
 }
 
 fn page(path: &[String]) -> Result<String, Failure> {
-    let mut command = Cli::command();
-    command.build();
+    // A page is called by one word.
     let mut title = "cargo-xtask".to_owned();
+    let mut command = Cli::command().name(&title).display_name(&title);
+    command.build();
     for name in path {
         let known: Vec<&str> = command.get_subcommands().map(Command::get_name).filter(|it| *it != "help").collect();
         let found = command.get_subcommands().find(|sub| sub.get_name() == name).cloned();
@@ -124,7 +150,6 @@ fn page(path: &[String]) -> Result<String, Failure> {
         title = format!("{title}-{name}");
     }
     let mut page = Vec::new();
-    // A page is called by one word.
     clap_mangen::Man::new(command).title(title).render(&mut page).map_err(Failure::lab)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
@@ -166,8 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn fish_is_told_the_names_that_clap_leaves_out() {
+        let script = script(Shell::Fish).unwrap();
+        for command in ["e2e", "plan", "explain", "practice"] {
+            let begins = format!("complete -c xtask -n \"__fish_xtask_using_subcommand {command}\" -f -a \"");
+            let line = script.lines().find(|line| line.starts_with(&begins) && line.contains("pv-drift/blobs-lost"));
+            assert!(line.is_some(), "{command}");
+        }
+    }
+
+    #[test]
     fn every_command_has_a_page() {
         let main = page(&[]).unwrap();
+        assert!(main.contains("cargo\\-xtask\\-e2e(1)"), "{main}");
         assert!(main.contains("TH cargo-xtask 1") && main.contains("Exit codes: "), "{main}");
         for command in Cli::command().get_subcommands() {
             let page = page(&[command.get_name().to_owned()]).unwrap();
