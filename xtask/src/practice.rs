@@ -228,11 +228,18 @@ fn one<'a>(scenarios: &'a [Box<dyn Scenario>], name: &str) -> Option<&'a dyn Sce
 /// The programs of the shell, which find this practice wherever they are called.
 fn programs(lab: &str, paths: &Paths) -> Result<Vec<Program>, Failure> {
     let own = std::env::current_exe().map_err(|error| Failure::lab(anyhow::anyhow!("find this program: {error}")))?;
+    // A newer one has taken its place since: that is as good.
+    let own = own.to_string_lossy();
+    let own = Path::new(own.strip_suffix(" (deleted)").unwrap_or(&own));
     let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    // Where the shell has other programs of a name, this one has this machine's.
+    let path = PathBuf::from(std::env::var_os("PATH").unwrap_or_default());
     let xtask = format!(
-        "#!/bin/sh\n# This practice, from its own shell.\nexec env DRYDOCK_CACHE={} {} practice \"$@\" --lab '{lab}'\n",
+        "#!/bin/sh\n# This practice, from its own shell.\n\
+         exec env PATH={} DRYDOCK_CACHE={} {} practice \"$@\" --lab '{lab}'\n",
+        quote(&path),
         quote(paths.cache()),
-        quote(&own)
+        quote(own)
     );
     let mut programs = vec![Program { name: "practice".to_owned(), script: xtask }];
     for name in ["hint", "check", "give-up"] {

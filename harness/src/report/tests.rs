@@ -322,3 +322,39 @@ fn no_record_is_an_error_that_names_the_file() {
     let error = render(Path::new("no/such")).unwrap_err().to_string();
     assert!(error.starts_with("read no/such/events.jsonl: "), "{error}");
 }
+
+#[tokio::test]
+async fn a_run_that_pauses_goes_on_elsewhere_with_steps_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, then) = (dir.path().join("first"), dir.path().join("then"));
+    let plan = plans().remove(2);
+    let (events, receiver) = Events::channel();
+    let reporter = Reporter::start(receiver, quiet(&first)).unwrap();
+    events.emit(EventKind::RunStarted { run: "r".to_owned(), cells: vec![plan.clone()] });
+    events.step("break it", async |_| Ok::<_, String>(())).await.unwrap();
+    assert!(!reporter.pause().unwrap().passed);
+    std::fs::create_dir_all(first.join("evidence/one")).unwrap();
+    std::fs::write(first.join("evidence/one/seen"), "seen").unwrap();
+
+    // Whatever an earlier run has reported there goes.
+    report(&then, &bad());
+    std::fs::create_dir_all(then.join("evidence/old")).unwrap();
+    copy(&first, &then).unwrap();
+    assert_eq!(read(&then, "evidence/one/seen"), "seen");
+    assert!(!then.join("evidence/old").exists() && !then.join(JSON).exists());
+
+    let (events, reporter) = Reporter::resume_quietly(&then).unwrap();
+    events.step("check", async |_| Ok::<_, String>(())).await.unwrap();
+    events.emit(EventKind::CellFinished { cell: plan.result(Verdict::Healed, 1.0, "all pulled") });
+    events.emit(EventKind::RunFinished { passed: true, seconds: 1.0, error: None });
+    assert!(reporter.finish().unwrap().passed);
+    let steps = read(&then, EVENTS)
+        .lines()
+        .filter_map(|line| match serde_json::from_str::<Event>(line).unwrap().kind {
+            EventKind::StepStarted { step, name, .. } => Some((step, name)),
+            _ => None,
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(steps, [(1, "break it".to_owned()), (2, "check".to_owned())]);
+    assert!(matches!(Reporter::resume_quietly(dir.path()), Err(ReportError::Folder { .. })));
+}
