@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use chrono::Utc;
@@ -153,6 +154,7 @@ async fn begin(args: PracticeArgs) -> Result<u8, Failure> {
     let (scenario, variant) = (spec.name.clone(), variant.name.clone());
     let setup = Setup::read(&args.lab)?;
     let report = std::path::absolute(&args.report).map_err(Failure::input)?;
+    let begun = Instant::now();
     let (events, receiver) = Events::channel();
     let options = ReportOptions { dir: Some(report.clone()), terminal: TerminalMode::Auto };
     let reporter = Reporter::start(receiver, options).map_err(Failure::input)?;
@@ -209,7 +211,7 @@ async fn begin(args: PracticeArgs) -> Result<u8, Failure> {
         };
         events.emit(EventKind::RunFinished {
             passed: false,
-            seconds: 0.0,
+            seconds: begun.elapsed().as_secs_f64(),
             error: outcome.as_ref().err().map(ToString::to_string),
         });
         reporter.finish().map_err(Failure::lab)?;
@@ -278,13 +280,13 @@ fn story(state: &State, variant: &VariantSpec, lab: &Lab) -> String {
 enum Left {
     /// By `leave`, `exit`, or the end of the commands.
     Meant,
-    /// The terminal closed.
-    HungUp,
+    /// It was not left: the terminal closed, or something ended the shell.
+    Torn,
 }
 
 fn left(status: ExitStatus) -> Left {
-    // A shell that was ended by SIGHUP, or tells so of itself.
-    if status.signal() == Some(1) || status.code() == Some(129) { Left::HungUp } else { Left::Meant }
+    // A shell that a signal has ended, or that tells so of SIGHUP.
+    if status.signal().is_some() || status.code() == Some(129) { Left::Torn } else { Left::Meant }
 }
 
 /// Opens the shell, and when it was left tells how it went, and keeps or removes the lab.
@@ -293,7 +295,7 @@ async fn hand_over(session: Session, lab: Lab, scenarios: &[Box<dyn Scenario>], 
     let sat = sit(&session, lab, scenarios, again).await;
     let state = State::change(&dir, |state| {
         state.left = Some(Utc::now());
-        state.paused |= matches!(sat, Ok(Left::HungUp)) || is_hangup(&sat);
+        state.paused |= matches!(sat, Ok(Left::Torn)) || is_hangup(&sat);
     })?;
     // What happens from here on is told in the report of its user's choice.
     let (events, reporter) = match copy(&record(&dir), &state.report).and_then(|()| Reporter::resume(&state.report)) {
@@ -539,16 +541,17 @@ async fn check(paths: &Paths, name: Option<&str>) -> Result<u8, Failure> {
     let healed = checked.verdict == Verdict::Healed;
     let recovery_seconds = checked.pulled.filter(|_| healed).map(|pulled| state.seconds_until(pulled));
     let check = Check { verdict: checked.verdict, reason: checked.reason, recovery_seconds };
-    events.note(format!("check {number}: {}: {}", check.verdict, check.reason));
     drop(events);
     reporter.pause().map_err(Failure::lab)?;
+    note(&dir, format!("check {number}: {}: {}", check.verdict, check.reason))?;
     State::change(&dir, |state| state.checks.push(check.clone()))?;
     say(&check_text(&check));
     Ok(if healed { exit::AS_EXPECTED } else { exit::NOT_AS_EXPECTED })
 }
 
 fn check_text(check: &Check) -> String {
-    let reasons: String = check.reason.split("; ").map(|reason| paragraph(&format!("  - {reason}"))).collect();
+    let item = |reason: &str| format!("  - {}\n", wrap(reason, WIDTH - 4).join("\n    "));
+    let reasons: String = check.reason.split("; ").map(item).collect();
     let end = match (check.verdict, check.recovery_seconds) {
         (Verdict::Healed, Some(seconds)) => {
             let time = human(seconds.round().max(0.0) as u64);
@@ -659,8 +662,9 @@ mod tests {
 
     #[test]
     fn a_shell_that_its_terminal_took_along_was_not_left_on_purpose() {
-        assert_eq!(left(ExitStatus::from_raw(1)), Left::HungUp);
-        assert_eq!(left(ExitStatus::from_raw(129 << 8)), Left::HungUp);
+        for ended in [1, 9, 15, 129 << 8] {
+            assert_eq!(left(ExitStatus::from_raw(ended)), Left::Torn);
+        }
         assert_eq!(left(ExitStatus::from_raw(0)), Left::Meant);
         assert_eq!(left(ExitStatus::from_raw(2 << 8)), Left::Meant);
     }

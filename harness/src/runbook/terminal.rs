@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::{
     variables,
-    workstation::{MARK, Workstation},
+    workstation::{self, MARK, Workstation},
 };
 use crate::{
     cmd::quote,
@@ -62,7 +62,7 @@ impl Terminal {
         for program in programs {
             workstation.add_program(&program.name, &program.script)?;
         }
-        let env = of_shell(&workstation, lab).await?;
+        let env = of_shell(workstation.chart(), lab).await?;
         Ok(Self { workstation, env })
     }
 
@@ -117,15 +117,16 @@ impl Terminal {
 /// # Errors
 /// The cluster cannot be asked.
 pub async fn exports(lab: &Lab) -> Result<String, LabError> {
-    let found = of_shell(&Workstation::there(&lab.dir, &lab.tools), lab).await?;
+    // No workstation is made for this: with it would end whatever runs there, and that is the shell that asks.
+    let found = of_shell(workstation::chart(&lab.work()), lab).await?;
     let gone = variables::VARIABLES.iter().filter(|(name, _)| !found.iter().any(|(known, _)| known == name));
     let unset = gone.map(|(name, _)| format!("unset {name}\n"));
     Ok(found.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).chain(unset).collect())
 }
 
-async fn of_shell(workstation: &Workstation, lab: &Lab) -> Result<Vec<(String, String)>, LabError> {
+async fn of_shell(chart: String, lab: &Lab) -> Result<Vec<(String, String)>, LabError> {
     let mut env = variables::look_up(lab).await?;
-    env.push(("HARBOR_CHART".to_owned(), workstation.chart()));
+    env.push(("HARBOR_CHART".to_owned(), chart));
     Ok(env)
 }
 

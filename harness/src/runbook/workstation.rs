@@ -188,7 +188,7 @@ impl Workstation {
 
     /// The chart, as an absolute path.
     pub fn chart(&self) -> String {
-        self.work.join("harbor/harbor").display().to_string()
+        chart(&self.work)
     }
 
     fn prelude(&self) -> PathBuf {
@@ -243,6 +243,11 @@ impl Workstation {
         let output = output.lock().unwrap_or_else(PoisonError::into_inner).text();
         Ok(Ran { ended, output })
     }
+}
+
+/// The chart in a work folder, as an absolute path.
+pub(super) fn chart(work: &Path) -> String {
+    work.join("harbor/harbor").display().to_string()
 }
 
 /// What is the workstation's own in the environment. Nothing of the user's is: a variable there may lead to another cluster.
