@@ -135,7 +135,16 @@ impl LabArgs {
 
 impl Default for LabArgs {
     fn default() -> Self {
-        Self { provision: false, source: Source::Auto, k8s: None }
+        Self {
+            provision: false,
+            source: Source::Auto,
+            bundle: None,
+            offline: false,
+            k8s: None,
+            harbor: None,
+            containerd_config: None,
+            mirror: None,
+        }
     }
 }
 

@@ -91,6 +91,7 @@ fn a_bundle_is_all_that_a_run_needs_and_what_asks_for_more_is_named() {
     }
 
     // Neither lab nor engine is left.
-    let labs: Vec<_> = fs::read_dir(dir.join("cache/labs")).into_iter().flatten().map(|lab| lab.unwrap().path()).collect();
+    let labs: Vec<_> =
+        fs::read_dir(dir.join("cache/labs")).into_iter().flatten().map(|lab| lab.unwrap().path()).collect();
     assert!(labs.is_empty(), "{labs:?}");
 }

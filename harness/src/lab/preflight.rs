@@ -164,10 +164,10 @@ pub async fn tools(kind: SourceKind, paths: &Paths, pins: &Pins) -> Check {
     let missing: Vec<&str> = needs.iter().filter(|name| programs::find(name).is_none()).copied().collect();
     let go = match kind {
         SourceKind::Packages => Some(source::go(paths, pins).await),
-        SourceKind::Upstream => None,
+        SourceKind::Upstream | SourceKind::Bundle => None,
     };
     let root = rustix::process::geteuid().is_root();
-    judge_tools(&needs, &missing, go, kind == SourceKind::Upstream || root)
+    judge_tools(&needs, &missing, go, kind != SourceKind::Packages || root)
 }
 
 /// Refuses if any check failed.

@@ -127,9 +127,9 @@ impl Dock<'_> {
         node.layers.push(Layer::Tar(state.file(STATE)));
         let node = self.labelled(node, &recipe.id());
         let usually = Some(Duration::from_secs(20));
-        let load = self
-            .events
-            .step_usually("load the node image into the engine", usually, |_| async { self.engine.load(node).await });
+        let load = self.events.step_usually("load the node image into the engine", usually, |step| async move {
+            self.engine.load(node, &step).await
+        });
         load.await?;
         self.drop_old_images().await
     }
