@@ -75,22 +75,34 @@ fn actions_are_pinned_by_commit_and_permissions_are_least() {
     }
 }
 
-#[test]
-fn the_matrix_is_every_scenario_on_every_pinned_kubernetes() {
-    let matrix = read("workflows/e2e.yml").1["jobs"]["e2e"]["strategy"]["matrix"].clone();
-    let names = |key: &str| -> BTreeSet<String> {
-        matrix[key].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+/// The values of an axis: a list, or an expression with the list of a pull request and that of all else.
+fn axis(matrix: &Value, key: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let names = |list: &Value| -> BTreeSet<String> {
+        list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     };
+    let Some(expression) = matrix[key].as_str() else { return (names(&matrix[key]), names(&matrix[key])) };
+    let lists = Regex::new(r"'(\[[^']*\])'").unwrap();
+    let lists: Vec<_> =
+        lists.captures_iter(expression).map(|list| names(&serde_json::from_str(&list[1]).unwrap())).collect();
+    let [few, all] = <[_; 2]>::try_from(lists).unwrap();
+    (few, all)
+}
+
+#[test]
+fn the_matrix_is_every_scenario_on_every_pinned_version_and_of_a_pull_request_on_the_defaults() {
+    let jobs = read("workflows/e2e.yml").1["jobs"].clone();
     let scenarios = e2e::scenarios().unwrap().0.iter().map(|scenario| scenario.spec().name.clone()).collect();
-    assert_eq!(names("scenario"), scenarios);
+    assert_eq!(axis(&jobs["e2e"]["strategy"]["matrix"], "scenario").1, scenarios);
     let versions = Versions::load(&crate::root().join("fixtures/versions.toml")).unwrap();
-    let minors = versions.all_kubernetes().map(|kubernetes| {
-        let version = kubernetes.version.to_string();
-        version.trim_start_matches('v').rsplit_once('.').unwrap().0.to_owned()
-    });
-    assert_eq!(names("kubernetes"), minors.collect());
-    for minor in names("kubernetes") {
-        versions.kubernetes(Some(&minor)).unwrap();
+    let minor = |version: &str| version.trim_start_matches('v').rsplit_once('.').unwrap().0.to_owned();
+    for job in ["bundle", "e2e"] {
+        let matrix = &jobs[job]["strategy"]["matrix"];
+        let (few, all) = axis(matrix, "kubernetes");
+        assert_eq!(all, versions.all_kubernetes().map(|kubernetes| minor(&kubernetes.version)).collect());
+        assert_eq!(few, [minor(&versions.kubernetes(None).unwrap().version)].into());
+        let (few, all) = axis(matrix, "harbor");
+        assert_eq!(all, versions.all_harbor().map(|harbor| minor(&harbor.version)).collect());
+        assert_eq!(few, [minor(&versions.harbor(None).unwrap().version)].into());
     }
 }
 
@@ -139,8 +151,13 @@ fn every_command_of_a_step_is_one_that_there_is() {
             if script.contains("GITHUB_STEP_SUMMARY") {
                 continue;
             }
-            let env =
-                [("SCENARIO", "pv-drift"), ("KUBERNETES", "1.34"), ("RUNBOOK", "/a b/ours.md"), ("REPORT", "/a b/r")];
+            let env = [
+                ("SCENARIO", "pv-drift"),
+                ("KUBERNETES", "1.34"),
+                ("HARBOR", "2.13"),
+                ("RUNBOOK", "/a b/ours.md"),
+                ("REPORT", "/a b/r"),
+            ];
             for call in arguments(script, &env) {
                 is_taken(&call).unwrap();
                 commands += 1;
