@@ -597,7 +597,7 @@ mod tests {
             let all = specs.iter().flat_map(|spec| spec.variants.iter().map(|it| format!("{}/{}", spec.name, it.name)));
             let practised: Vec<&VariantSpec> =
                 all.filter_map(|name| chosen(specs, &name).ok()).map(|(_, variant)| variant).collect();
-            assert_eq!(practised.len(), 15);
+            assert_eq!(practised.len(), 17);
             for variant in practised {
                 assert!(runbook_text(variant).unwrap().contains("```sh"), "{}", variant.name);
                 let [first, second, third] = &variant.hints;
