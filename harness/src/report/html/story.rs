@@ -212,7 +212,7 @@ pub(super) struct Cell {
     pub expected: Option<String>,
     pub took: String,
     pub open: bool,
-    pub reason: String,
+    pub reasons: Vec<String>,
     pub why: Option<String>,
     pub runbooks: String,
     pub blocks: Vec<Block>,
@@ -358,10 +358,13 @@ fn cell(source: &Source<'_>, cell: &CellResult) -> Cell {
         procedure: plain(&cell.procedure),
         state,
         verdict: cell.verdict.to_string(),
-        expected: cell.expected.filter(|expected| *expected != cell.verdict).map(|expected| expected.to_string()),
+        expected: cell
+            .expected
+            .filter(|expected| *expected != cell.verdict && state != State::Open)
+            .map(|expected| expected.to_string()),
         took: took(cell.seconds),
         open: state == State::Bad,
-        reason: one_line(&cell.reason),
+        reasons: sentences(&cell.reason),
         why: plan.and_then(|plan| plan.why.as_deref()).map(one_line),
         runbooks: plain(&runbooks.join(", ")),
         blocks: blocks.unwrap_or_default().iter().filter(|_| !brief).map(block).collect(),
@@ -412,6 +415,11 @@ fn difference(lost: usize, lines: &[String], shown: usize) -> InventoryDiff {
         lines: differs.clone().take(shown).map(|line| one_line(line)).collect(),
         more: differs.count().saturating_sub(shown),
     }
+}
+
+/// A reason in its sentences: nodes, images and losses are strung together with semicolons.
+pub(super) fn sentences(reason: &str) -> Vec<String> {
+    one_line(reason).split("; ").map(str::to_owned).collect()
 }
 
 /// `12.3 s`, and from a minute on `5 min 12 s`.

@@ -89,7 +89,7 @@ fn what_went_wrong_first_leads_and_is_a_step_that_failed_before_any_cell_did() {
     let wrong = wrong_of(&events).unwrap();
     assert_eq!(wrong.what, "make the lab › fault");
     assert_eq!(
-        (wrong.reason.as_str(), wrong.expected.as_deref()),
+        (wrong.reasons[0].as_str(), wrong.expected.as_deref()),
         ("no such node", Some("It last waited for pods to go, and saw: 3 left"))
     );
     let wrong = wrong_of(&bad()).unwrap();

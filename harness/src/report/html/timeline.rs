@@ -300,7 +300,9 @@ fn waits(step: &Taken, ended: DateTime<Utc>, from: DateTime<Utc>, total: f64) ->
         .map(|wait| {
             let lasted = seconds(wait.from, wait.until.unwrap_or(ended));
             let (x, width) = units(seconds(from, wait.from), lasted, total);
-            let seen = wait.seen.as_deref().map(|seen| short(&one_line(seen)));
+            // Of a wait that came to its end, what was seen half way says nothing.
+            let open = step.error.is_some() || step.seconds.is_none();
+            let seen = wait.seen.as_deref().filter(|_| open).map(|seen| short(&one_line(seen)));
             (lasted, Waited { what: one_line(&wait.what), seen, took: took(lasted), x, width })
         })
         .filter(|(lasted, _)| *lasted >= SHORTEST)
