@@ -253,6 +253,8 @@ pub struct VariantSpec {
     pub page: String,
     /// For who is stuck, each telling more than the one before.
     pub hints: [String; HINTS],
+    /// Whether all that the fault and its procedures do can be put back in a cluster that stays.
+    pub undoable: bool,
     /// Its cells, in the order in which they run; never empty.
     pub cells: Vec<CellPlan>,
 }
@@ -299,6 +301,9 @@ struct VariantToml {
     page: Option<Spanned<String>>,
     /// As the scenario's, where there are none.
     hints: Option<Spanned<Vec<String>>>,
+    /// Nobody has looked where it is not said.
+    #[serde(default)]
+    undoable: bool,
     cell: Spanned<Vec<CellToml>>,
 }
 
@@ -382,6 +387,7 @@ impl ScenarioSpec {
                 see: own_see,
                 page,
                 hints,
+                undoable: variant.undoable,
                 cells,
             });
         }
@@ -391,6 +397,11 @@ impl ScenarioSpec {
     /// All cells, in the order in which they run.
     pub fn cells(&self) -> Vec<CellPlan> {
         self.variants.iter().flat_map(|variant| variant.cells.iter().cloned()).collect()
+    }
+
+    /// Whether the variant of this name can be undone in a cluster that stays.
+    pub fn is_undoable(&self, variant: &str) -> bool {
+        self.variants.iter().any(|known| known.name == variant && known.undoable)
     }
 
     /// Looks whether every runbook that the cells name is there, and in it every step.
@@ -566,6 +577,13 @@ expected = "healed"
         assert_eq!((one.about.as_str(), one.page.as_str()), ("it breaks so", "nothing works"));
         assert_eq!((two.about.as_str(), two.page.as_str()), ("it breaks otherwise", "little works"));
         assert_eq!((&one.see, &one.hints), (&spec.see, &two.hints));
+    }
+
+    #[test]
+    fn a_variant_can_be_undone_only_where_it_says_so() {
+        let text = GOOD.replace("summary = \"the first way\"", "summary = \"the first way\"\nundoable = true");
+        let spec = ScenarioSpec::parse("scenario.toml", &text).unwrap();
+        assert_eq!(["one", "two", "three"].map(|variant| spec.is_undoable(variant)), [true, false, false]);
     }
 
     #[test]

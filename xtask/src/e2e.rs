@@ -24,6 +24,7 @@ use harness::{
 use crate::{
     Keep, LabArgs,
     exit::{self, Failure},
+    guest::GuestArgs,
     runbook::{self, Wish},
     session::{self, LabWish, Session, Setup},
 };
@@ -76,14 +77,16 @@ pub struct E2eArgs {
     #[command(flatten)]
     choice: Choice,
     /// Run so many labs side by side, each with variants of its own; as many as fit this machine when it is not given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "cluster")]
     jobs: Option<u8>,
     /// What stays of the lab
-    #[arg(long, value_enum, default_value_t = Keep::Never)]
+    #[arg(long, value_enum, default_value_t = Keep::Never, conflicts_with = "cluster")]
     keep: Keep,
     /// The folder for the report
     #[arg(long, default_value = "report")]
     report: PathBuf,
+    #[command(flatten)]
+    cluster: GuestArgs,
     #[command(flatten)]
     lab: LabArgs,
 }
@@ -115,7 +118,8 @@ pub fn scenarios() -> Result<(Vec<Box<dyn Scenario>>, Library), Failure> {
 pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let (scenarios, mut library) = scenarios()?;
     let cells = args.choice.cells(&scenarios, &mut library)?;
-    let setup = Setup::read(&args.lab)?;
+    let (guest, cells) = args.cluster.target(&scenarios, &args.choice.selection, cells).await?;
+    let setup = Setup { guest, ..Setup::read(&args.lab)? };
     let id = session::new_id();
 
     let (events, receiver) = Events::channel();
@@ -131,7 +135,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
 
     let results = Arc::new(Mutex::new(Vec::new()));
     let groups = groups(&cells);
-    let labs = args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len());
+    let labs = match &setup.guest {
+        Some(_) => 1,
+        None => args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len()),
+    };
     let first = Session::new(setup, events.clone());
     let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();
     let reach = Arc::new(Mutex::new(Vec::new()));

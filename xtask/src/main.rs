@@ -8,6 +8,7 @@ mod e2e;
 mod exit;
 mod explain;
 mod gc;
+mod guest;
 mod plan;
 mod practice;
 mod report;

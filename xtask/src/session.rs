@@ -14,6 +14,7 @@ use harness::{
         engine::{ConnectOptions, Engine},
         gate::Gate,
         gc,
+        guest::{self, target::Target},
         ledger::{LAB_LABEL, Ledger, NewLab, Thing},
         preflight::{self, Wanted},
     },
@@ -42,6 +43,8 @@ pub struct Setup {
     pub provision: bool,
     pub offline: bool,
     pub containerd_config_3: bool,
+    /// The cluster to make the lab in, where it is there already.
+    pub guest: Option<Target>,
 }
 
 impl Setup {
@@ -65,6 +68,7 @@ impl Setup {
             provision: args.provision,
             offline: args.offline,
             containerd_config_3: args.containerd_config == Some(3),
+            guest: None,
         })
     }
 
@@ -170,6 +174,9 @@ impl Session {
     pub async fn lab(&self, wish: &LabWish) -> Result<(Lab, LabFacts), Failure> {
         let setup = &self.setup;
         let engine = self.engine().await?;
+        if let Some(target) = &setup.guest {
+            return self.guest_lab(&engine, target, &wish.id).await;
+        }
         let wanted = Wanted {
             cold: !setup.paths.artifacts().exists(),
             ports: wish.port.into_iter().collect(),
@@ -220,6 +227,18 @@ impl Session {
         }
     }
 
+    /// Makes a lab in a cluster that is there already, when it was looked at. Whatever is changed can be put back from the ledger's
+    /// folder, and is named there first.
+    async fn guest_lab(&self, engine: &Engine, target: &Target, id: &str) -> Result<(Lab, LabFacts), Failure> {
+        let (kind, prepared) = self.prepared.get_or_try_init(|| self.prepare(engine)).await?.clone();
+        let parts = parts(kind, prepared);
+        let before = crate::guest::look(target, &guest::images(&parts), &self.events).await?;
+        let dir = self.open_ledger(engine, id)?;
+        guest::remember(id, &dir, target, &before, &parts).map_err(Failure::lab)?;
+        self.record(&[Thing::Guest { context: before.context.clone(), server: before.server.clone() }])?;
+        guest::create(id, dir, &before, &parts, &self.events).await.map_err(Failure::lab)
+    }
+
     /// A Docker network for the containers of tests. It goes with the session.
     pub async fn test_network(&self, engine: &Engine) -> Result<String, Failure> {
         let id = new_id();
@@ -231,6 +250,14 @@ impl Session {
 
     /// Opens a ledger for `id` with its network and `things`, before any of them is made, and returns its folder.
     fn begin(&self, engine: &Engine, id: &str, things: &[Thing]) -> Result<PathBuf, Failure> {
+        let dir = self.open_ledger(engine, id)?;
+        self.record(&[Thing::Network { name: id.to_owned() }])?;
+        self.record(things)?;
+        Ok(dir)
+    }
+
+    /// Opens a ledger for `id` and returns its folder.
+    fn open_ledger(&self, engine: &Engine, id: &str) -> Result<PathBuf, Failure> {
         let new = NewLab {
             lab: id.to_owned(),
             cluster: id.to_owned(),
@@ -239,13 +266,19 @@ impl Session {
             // Only what was made whole is kept: see `keep_lab`.
             keep: false,
         };
-        let mut ledger = Ledger::create(&self.setup.paths, new).map_err(Failure::input)?;
+        let ledger = Ledger::create(&self.setup.paths, new).map_err(Failure::input)?;
         let dir = ledger.dir().to_owned();
-        let network = Thing::Network { name: id.to_owned() };
-        let recorded = [&network].into_iter().chain(things).try_for_each(|thing| ledger.add(thing.clone()));
         self.hold(|held| held.ledger = Some(ledger));
-        recorded.map_err(Failure::lab)?;
         Ok(dir)
+    }
+
+    /// Writes down what is about to be made.
+    fn record(&self, things: &[Thing]) -> Result<(), Failure> {
+        let recorded = self.hold(|held| {
+            let mut ledger = held.ledger.iter_mut();
+            ledger.try_for_each(|ledger| things.iter().try_for_each(|thing| ledger.add(thing.clone())))
+        });
+        recorded.map_err(Failure::lab)
     }
 
     /// Keeps what a failed lab says of itself.
@@ -256,8 +289,12 @@ impl Session {
         });
         let (Some(engine), Some((id, dir))) = (engine, lab) else { return };
         let phase = evidence.phase("lab", &id, "failure");
+        let nodes = match guest::recall(&dir) {
+            Ok(before) => guest::nodes(&dir, &before),
+            Err(_) => cluster::nodes(engine.docker(), &id),
+        };
         let gathered = self.events.step("gather evidence", |step| async move {
-            diagnose::gather(&dir, &cluster::nodes(engine.docker(), &id), &phase, &step).await;
+            diagnose::gather(&dir, &nodes, &phase, &step).await;
             Ok::<_, Failure>(())
         });
         // It cannot fail: what does not answer is told in its file.

@@ -26,8 +26,10 @@ use crate::{
 const CONFIG: &str = include_str!("../../../fixtures/clusters/lab.yaml");
 const VALUES: &str = include_str!("../../../fixtures/values/harbor.yaml");
 
+/// Harbor's namespace, and its release.
+pub(super) const HARBOR: &str = "harbor";
 /// Harbor's NodePort for HTTPS.
-const HARBOR_PORT: u16 = 30003;
+pub(super) const HARBOR_PORT: u16 = 30003;
 /// The administrator's password that the lab's Harbor is installed with, the chart's own default. It is changed at once, as
 /// an administrator does.
 const INITIAL_PASSWORD: &str = "Harbor12345";
@@ -83,45 +85,18 @@ pub async fn create(
         .step("make the lab", |step| async move {
             step.tell(Chapter::Lab { lab: spec.id.clone() });
             let events = step.events();
-            let tools = lay_tools(parts, spec)?;
+            let tools = lay_tools(parts, &spec.dir)?;
             events.step("create the cluster", |step| create_cluster(engine, parts, spec, step)).await?;
             let docker = engine.docker();
             let (client, nodes) = connect(docker, &spec.id, &spec.dir).await?;
             if parts.containerd_config_3 {
                 certs::configure_version_3(&nodes).await?;
             }
-            let address = address(docker, spec).await?;
-            let mut lab = Lab {
-                id: spec.id.clone(),
-                dir: spec.dir.clone(),
-                client,
-                nodes,
-                harbor: Harbor {
-                    host: format!("{address}:{HARBOR_PORT}"),
-                    namespace: "harbor".to_owned(),
-                    release: "harbor".to_owned(),
-                    accounts: accounts(),
-                },
-                tools,
-                chart: parts.chart.clone(),
-                seed: Arc::new(Seed::new().map_err(|error| LabError::NotInOrder(error.to_string()))?),
-                reference: Inventory::default(),
-            };
-            let values = VALUES.replace("{address}", &address).replace("{password}", INITIAL_PASSWORD);
-            write(&spec.dir.join("values.yaml"), &format!("{values}{}", parts.extra_values))?;
+            let place = Place { id: &spec.id, dir: &spec.dir, address: address(docker, spec).await?, tools };
+            let lab = place.lab(parts, client, nodes)?;
             let lab_ref = &lab;
             events.step("install storage", |_| install_storage(lab_ref, parts)).await?;
-            let images = lab.images();
-            layout::lay_out(&lab.seed, &images).map_err(|source| LabError::File {
-                doing: "lay",
-                path: images,
-                source,
-            })?;
-            events.step("install Harbor", |step| async move { install_harbor(lab_ref, &step).await }).await?;
-            let (facts, reference) = events.step("fill Harbor", |step| prove(lab_ref, parts, step)).await?;
-            lab.reference = reference;
-            events.emit(crate::run::events::EventKind::LabReady { lab: facts.clone() });
-            Ok((lab, facts))
+            furnish(lab, parts, events).await
         })
         .await
 }
@@ -136,9 +111,59 @@ pub(super) fn tools(dir: &Path) -> PathBuf {
     dir.join("bin")
 }
 
+/// Where a lab is.
+pub(super) struct Place<'a> {
+    /// The lab's id.
+    pub id: &'a str,
+    /// The work folder.
+    pub dir: &'a Path,
+    /// Where Harbor's NodePort is reached.
+    pub address: String,
+    /// The folder with the tools.
+    pub tools: PathBuf,
+}
+
+impl Place<'_> {
+    /// The lab there, whose last node is the gpu node. Harbor is not installed yet; its values are laid.
+    pub fn lab(self, parts: &Parts, client: kube::Client, nodes: Vec<Node>) -> Result<Lab, LabError> {
+        let Self { id, dir, address, tools } = self;
+        let values = VALUES.replace("{address}", &address).replace("{password}", INITIAL_PASSWORD);
+        write(&dir.join("values.yaml"), &format!("{values}{}", parts.extra_values))?;
+        Ok(Lab {
+            id: id.to_owned(),
+            dir: dir.to_owned(),
+            client,
+            gpu_node: nodes.last().map(|node| node.name.clone()).unwrap_or_default(),
+            nodes,
+            harbor: Harbor {
+                host: format!("{address}:{HARBOR_PORT}"),
+                namespace: HARBOR.to_owned(),
+                release: HARBOR.to_owned(),
+                accounts: accounts(),
+            },
+            tools,
+            chart: parts.chart.clone(),
+            seed: Arc::new(Seed::new().map_err(|error| LabError::NotInOrder(error.to_string()))?),
+            reference: Inventory::default(),
+        })
+    }
+}
+
+/// Installs Harbor in a lab that has storage, fills it, and proves that it is in order.
+pub(super) async fn furnish(mut lab: Lab, parts: &Parts, events: &Events) -> Result<(Lab, LabFacts), LabError> {
+    let images = lab.images();
+    layout::lay_out(&lab.seed, &images).map_err(|source| LabError::File { doing: "lay", path: images, source })?;
+    let lab_ref = &lab;
+    events.step("install Harbor", |step| async move { install_harbor(lab_ref, &step).await }).await?;
+    let (facts, reference) = events.step("fill Harbor", |step| prove(lab_ref, parts, step)).await?;
+    lab.reference = reference;
+    events.emit(crate::run::events::EventKind::LabReady { lab: facts.clone() });
+    Ok((lab, facts))
+}
+
 /// A folder in the lab's with the programs that procedures call, under the names by which they call them.
-fn lay_tools(parts: &Parts, spec: &LabSpec) -> Result<PathBuf, LabError> {
-    let dir = tools(&spec.dir);
+pub(super) fn lay_tools(parts: &Parts, lab: &Path) -> Result<PathBuf, LabError> {
+    let dir = tools(lab);
     let wrong = |path: &Path| {
         let path = path.to_owned();
         move |source| LabError::File { doing: "make", path, source }
@@ -336,7 +361,7 @@ fn node_is_ready(node: &KubeNode) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn write(path: &Path, content: &str) -> Result<(), LabError> {
+pub(super) fn write(path: &Path, content: &str) -> Result<(), LabError> {
     std::fs::write(path, content).map_err(|source| LabError::File { doing: "write", path: path.to_owned(), source })
 }
 

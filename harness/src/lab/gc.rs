@@ -20,6 +20,7 @@ use bollard::{
 
 use super::{
     engine::{ConnectOptions, Engine, EngineError},
+    guest::put_back::put_back,
     ledger::{self, LAB_LABEL, LabState, Ledger, LedgerError, Record, Thing},
 };
 use crate::{
@@ -86,11 +87,11 @@ impl GcReport {
         removed.chain(spared).chain(left).collect()
     }
 
-    fn spare(&mut self, what: impl Into<String>, why: impl Into<String>) {
+    pub(super) fn spare(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.spared.push(Left { what: what.into(), why: why.into() });
     }
 
-    fn remove<E: fmt::Display>(&mut self, what: impl Into<String>, result: Result<(), E>) {
+    pub(super) fn remove<E: fmt::Display>(&mut self, what: impl Into<String>, result: Result<(), E>) {
         let what = what.into();
         match result {
             Ok(()) => self.removed.push(what),
@@ -98,7 +99,7 @@ impl GcReport {
         }
     }
 
-    fn leave(&mut self, what: impl Into<String>, why: impl Into<String>) {
+    pub(super) fn leave(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.left.push(Left { what: what.into(), why: why.into() });
     }
 
@@ -131,6 +132,14 @@ async fn collect(paths: &Paths, options: &GcOptions, step: &Step) -> Result<GcRe
                 report.spare(format!("lab {}", lab.lab), "kept by `up`; `cargo xtask down` ends it");
             }
             state => match (lab.record, state) {
+                // Its run is changing that cluster: nobody else can put it back meanwhile.
+                (Ok(record), LabState::Live) if record.is_guest() => {
+                    report.spare(format!("lab {}", lab.lab), format!("in use by {}", record.owner));
+                }
+                (Ok(record), _) if record.is_guest() => match Ledger::open(paths, &lab.lab) {
+                    Ok(ledger) => report.append(leave_cluster(ledger, step).await),
+                    Err(error) => report.leave(format!("lab {}", lab.lab), error.to_string()),
+                },
                 (Ok(record), LabState::Live) => {
                     by_host.entry(record.docker_host.clone()).or_default().push(Doomed { record, ledger: None });
                 }
@@ -225,10 +234,26 @@ pub async fn remove_lab(engine: &Engine, paths: &Paths, ledger: Ledger, events: 
     let record = ledger.record().clone();
     let name = format!("remove the lab {}", record.lab);
     let work = |step: Step| async move {
-        let report = remove_doomed(engine, paths, Doomed { record, ledger: Some(ledger) }, &step).await;
+        let report = if ledger.is_guest() {
+            leave_cluster(ledger, &step).await
+        } else {
+            remove_doomed(engine, paths, Doomed { record, ledger: Some(ledger) }, &step).await
+        };
         if report.left.is_empty() { Ok(report) } else { Err(Unfinished(report)) }
     };
     events.step(name, work).await.unwrap_or_else(|unfinished| unfinished.0)
+}
+
+/// Puts a cluster that was there before back, and removes the lab's folder when that is done.
+async fn leave_cluster(ledger: Ledger, step: &Step) -> GcReport {
+    let mut report = put_back(&ledger.record().lab, ledger.dir(), step).await;
+    let what = format!("folder of lab {}", ledger.record().lab);
+    if report.left.is_empty() {
+        report.remove(what, ledger.remove());
+    } else {
+        report.leave(what, "it says what is left; run `cargo xtask gc` again");
+    }
+    report
 }
 
 /// A removal with something left, as a step's error.
@@ -262,7 +287,7 @@ async fn remove_things(docker: &Docker, paths: &Paths, record: &Record) -> GcRep
         match thing {
             Thing::Volume { name } => remove_volume(docker, name, &mut report).await,
             Thing::Folder { path } => remove_folder(paths, path, &mut report),
-            Thing::Cluster { .. } | Thing::Network { .. } | Thing::Container { .. } | Thing::EngineHold => {}
+            Thing::Cluster { .. } | Thing::Network { .. } | Thing::Container { .. } | Thing::EngineHold | Thing::Guest { .. } => {}
         }
     }
     report

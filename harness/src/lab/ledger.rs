@@ -148,6 +148,13 @@ pub enum Thing {
     },
     /// The lab's hold on the private engine.
     EngineHold,
+    /// What was changed in a cluster that was there before; a file in the lab's folder says what that was like.
+    Guest {
+        /// The context's name.
+        context: String,
+        /// The API server's address.
+        server: String,
+    },
 }
 
 /// What the ledger says of a lab.
@@ -172,6 +179,13 @@ pub struct Record {
     pub created: DateTime<Utc>,
     /// What it has made, in that order.
     pub things: Vec<Thing>,
+}
+
+impl Record {
+    /// Whether the lab is in a cluster that was there before.
+    pub fn is_guest(&self) -> bool {
+        self.things.iter().any(|thing| matches!(thing, Thing::Guest { .. }))
+    }
 }
 
 /// What is known of a lab before it makes anything.
@@ -300,6 +314,11 @@ impl Ledger {
             self.write()?;
         }
         Ok(())
+    }
+
+    /// Whether the lab is in a cluster that was there before.
+    pub fn is_guest(&self) -> bool {
+        self.record.is_guest()
     }
 
     /// Strikes out what is gone.

@@ -7,6 +7,7 @@ pub mod diagnose;
 pub mod engine;
 pub mod gate;
 pub mod gc;
+pub mod guest;
 pub mod ledger;
 pub mod node;
 pub mod order;
@@ -40,8 +41,10 @@ pub struct Lab {
     pub dir: PathBuf,
     /// Reads and watches the cluster.
     pub client: kube::Client,
-    /// The control plane first, then the workers in the order of the kind configuration.
+    /// The control plane first, then the workers; the gpu node is the last.
     pub nodes: Vec<Node>,
+    /// The node with the taint.
+    pub gpu_node: String,
     /// The registry.
     pub harbor: Harbor,
     /// The folder with `kubectl`, `helm` and `crane`, first in every procedure's `PATH`.

@@ -4,13 +4,20 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::{Api, Resource, runtime::watcher};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams},
+    runtime::watcher,
+};
 use serde::de::DeserializeOwned;
 
 use super::{Lab, LabError, certs, cluster};
 use crate::{
     harbor::{fill, inventory::Inventory},
-    observe::{placement::Placement, watch},
+    observe::{
+        placement::{Placement, is_of},
+        watch,
+    },
     run::{events::Step, poll::Look},
 };
 
@@ -23,9 +30,7 @@ pub enum Order {
     OnGpuNode,
 }
 
-/// The node with the taint, as the kind configuration names it.
-pub const GPU_NODE: &str = "worker2-gpu";
-/// Its taint.
+/// The taint of the gpu node.
 pub const GPU_TAINT: &str = "gpu=true:NoSchedule";
 /// Where Harbor's state lies: registry, jobservice, database, Redis.
 const CLAIMS: usize = 4;
@@ -50,7 +55,7 @@ pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
 
 /// Puts the taint on the gpu node.
 pub async fn taint(lab: &Lab) -> Result<(), LabError> {
-    lab.kubectl().args(["taint", "node", GPU_NODE, GPU_TAINT, "--overwrite"]).run().await?;
+    lab.kubectl().args(["taint", "node", &lab.gpu_node, GPU_TAINT, "--overwrite"]).run().await?;
     Ok(())
 }
 
@@ -63,9 +68,9 @@ async fn set_nodes(lab: &Lab, order: Order) -> Result<(), LabError> {
 }
 
 async fn untaint(lab: &Lab) -> Result<(), LabError> {
-    let tainted = Placement::take(lab).await?.nodes.get(GPU_NODE).is_some_and(|taints| !taints.is_empty());
+    let tainted = Placement::take(lab).await?.nodes.get(&lab.gpu_node).is_some_and(|taints| !taints.is_empty());
     if tainted {
-        lab.kubectl().args(["taint", "node", GPU_NODE, &format!("{GPU_TAINT}-")]).run().await?;
+        lab.kubectl().args(["taint", "node", &lab.gpu_node, &format!("{GPU_TAINT}-")]).run().await?;
     }
     Ok(())
 }
@@ -77,9 +82,9 @@ async fn amiss_in_place(lab: &Lab, order: Order, step: &Step) -> Result<Option<S
     if bound != CLAIMS {
         return Ok(Some(format!("{bound} of {CLAIMS} claims are bound")));
     }
-    let elsewhere = |node: &String| order == Order::OnGpuNode && node != GPU_NODE;
+    let elsewhere = |node: &String| order == Order::OnGpuNode && node != &lab.gpu_node;
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| volume.nodes.iter().any(elsewhere)) {
-        return Ok(Some(format!("{claim} is not on {GPU_NODE}")));
+        return Ok(Some(format!("{claim} is not on {}", lab.gpu_node)));
     }
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| !volume.provisioned) {
         return Ok(Some(format!("the volume of {claim} was made by hand")));
@@ -126,14 +131,13 @@ async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
     // What procedures made beside the release goes with it.
     let kinds = ["pods,jobs,persistentvolumeclaims,secrets", "--all", "--wait=false"];
     lab.kubectl().args(["delete", "-n", namespace]).args(kinds).run().await?;
-    lab.kubectl().args(["delete", "persistentvolumes", "--all", "--wait=false"]).run().await?;
+    remove_volumes(lab, step).await?;
     gone(step, "Harbor's pods to go", Api::<Pod>::namespaced(lab.client.clone(), namespace)).await?;
     let claims = Api::<PersistentVolumeClaim>::namespaced(lab.client.clone(), namespace);
     gone(step, "Harbor's claims to go", claims).await?;
-    gone(step, "the volumes to go", Api::<PersistentVolume>::all(lab.client.clone())).await?;
     let others: Vec<String> = match order {
         Order::Anywhere => Vec::new(),
-        Order::OnGpuNode => lab.node_names().into_iter().filter(|node| node != GPU_NODE).collect(),
+        Order::OnGpuNode => lab.node_names().into_iter().filter(|node| node != &lab.gpu_node).collect(),
     };
     if !others.is_empty() {
         lab.kubectl().arg("cordon").args(&others).run().await?;
@@ -143,6 +147,25 @@ async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
         lab.kubectl().arg("uncordon").args(&others).run().await?;
     }
     cluster::wait_for_harbor(lab, step).await
+}
+
+/// Removes Harbor's volumes. A cluster that is not the lab's own has others.
+async fn remove_volumes(lab: &Lab, step: &Step) -> Result<(), LabError> {
+    let api = Api::<PersistentVolume>::all(lab.client.clone());
+    let volumes = api.list(&ListParams::default()).await.map_err(LabError::kube("list the volumes"))?;
+    let own = |volume: &PersistentVolume| is_of(volume, &lab.harbor.namespace);
+    for volume in volumes.iter().filter(|volume| own(volume)) {
+        match api.delete(&volume.name_any(), &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.map_err(LabError::kube(format!("delete the volume {}", volume.name_any())))?),
+        }
+    }
+    watch::until(step, "the volumes to go", GONE, api, watcher::Config::default(), |left| {
+        let names: Vec<&str> = left.iter().filter(|(_, volume)| own(volume)).map(|(name, _)| name.as_str()).collect();
+        Ok(if names.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", names.join(", "))) })
+    })
+    .await?;
+    Ok(())
 }
 
 async fn gone<K>(step: &Step, what: &str, api: Api<K>) -> Result<(), LabError>

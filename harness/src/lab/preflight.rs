@@ -64,11 +64,11 @@ impl fmt::Display for Check {
 }
 
 impl Check {
-    fn ok(name: impl Into<String>, seen: impl Into<String>) -> Self {
+    pub(super) fn ok(name: impl Into<String>, seen: impl Into<String>) -> Self {
         Self { name: name.into(), outcome: Outcome::Ok, seen: seen.into(), remedy: None }
     }
 
-    fn not(outcome: Outcome, name: impl Into<String>, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn not(outcome: Outcome, name: impl Into<String>, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { name: name.into(), outcome, seen: seen.into(), remedy: Some(remedy.into()) }
     }
 }

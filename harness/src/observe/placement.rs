@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Toleration};
 use kube::{Api, Resource, ResourceExt, api::ListParams, runtime::watcher};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -23,7 +23,7 @@ pub struct Placement {
     pub pods: Vec<PodPlacement>,
     /// The volumes that Harbor's claims are bound to, by claim.
     pub volumes: BTreeMap<String, VolumePlacement>,
-    /// Volumes that no claim is bound to any more.
+    /// Harbor's volumes that no claim is bound to any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released: Vec<String>,
     /// The taints of each node that keep pods away, as `key=value:effect`; `unschedulable` for a cordoned one.
@@ -107,12 +107,33 @@ fn tolerated(toleration: &Toleration) -> Option<String> {
 /// Kubernetes' annotation on volumes that a provisioner has made.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
+/// Whether a volume is or was a claim's of this namespace. One that was let go of by hand names no claim any more; its folder, which
+/// the provisioner has called `pvc-UID_NAMESPACE_CLAIM`, still does.
+pub fn is_of(volume: &PersistentVolume, namespace: &str) -> bool {
+    let Some(spec) = &volume.spec else { return false };
+    match &spec.claim_ref {
+        Some(claim) => claim.namespace.as_deref() == Some(namespace),
+        None => path(spec).rsplit('/').next().is_some_and(|folder| folder.split('_').nth(1) == Some(namespace)),
+    }
+}
+
+/// The folder on the node; empty for a volume that is none.
+fn path(spec: &PersistentVolumeSpec) -> &str {
+    let host = spec.host_path.as_ref().map(|host| host.path.as_str());
+    host.or(spec.local.as_ref().map(|local| local.path.as_str())).unwrap_or_default()
+}
+
+/// Whether a provisioner has made it, and removes it.
+pub fn is_provisioned(volume: &PersistentVolume) -> bool {
+    volume.annotations().contains_key(PROVISIONED_BY)
+}
+
 fn is_released(volume: &PersistentVolume) -> bool {
     volume.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound")
 }
 
 /// The taints of a node that keep new pods away.
-fn taints(node: &Node) -> Vec<String> {
+pub fn taints(node: &Node) -> Vec<String> {
     let spec = node.spec.clone().unwrap_or_default();
     let taints = spec.taints.unwrap_or_default().into_iter();
     taints
@@ -124,11 +145,11 @@ fn taints(node: &Node) -> Vec<String> {
 fn volume(claim: &PersistentVolumeClaim, volumes: &[PersistentVolume]) -> VolumePlacement {
     let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
     let found = volumes.iter().find(|volume| volume.name_any() == name);
-    let provisioned = found.is_some_and(|volume| volume.annotations().contains_key(PROVISIONED_BY));
+    let provisioned = found.is_some_and(is_provisioned);
     let Some(spec) = found.and_then(|volume| volume.spec.clone()) else {
         return VolumePlacement { volume: name, ..VolumePlacement::default() };
     };
-    let path = spec.host_path.map(|host| host.path).or(spec.local.map(|local| local.path)).unwrap_or_default();
+    let path = path(&spec).to_owned();
     let terms = spec.node_affinity.and_then(|affinity| affinity.required).map(|required| required.node_selector_terms);
     let nodes = terms
         .unwrap_or_default()
@@ -155,7 +176,11 @@ impl Placement {
         Ok(Self {
             pods,
             volumes: claims.iter().map(|claim| (claim.name_any(), volume(claim, &volumes))).collect(),
-            released: volumes.iter().filter(|volume| is_released(volume)).map(ResourceExt::name_any).collect(),
+            released: volumes
+                .iter()
+                .filter(|volume| is_of(volume, namespace) && is_released(volume))
+                .map(ResourceExt::name_any)
+                .collect(),
             nodes: nodes.iter().map(|node| (node.name_any(), taints(node))).collect(),
         })
     }
@@ -286,6 +311,20 @@ mod tests {
         let mut placement = placement(Some("Unschedulable"), "worker2-gpu", &[GPU]);
         placement.pods[0].tolerates = vec![GPU.to_owned()];
         assert!(placement.stranded().is_empty());
+    }
+
+    #[test]
+    fn a_volume_is_harbor_s_by_its_claim_or_else_by_its_folder() {
+        let volume = |spec: serde_json::Value| {
+            let volume = serde_json::json!({"metadata": {"name": "v"}, "spec": spec});
+            is_of(&serde_json::from_value(volume).unwrap(), "harbor")
+        };
+        let at = |path: &str| serde_json::json!({"hostPath": {"path": path}});
+        assert!(volume(serde_json::json!({"claimRef": {"namespace": "harbor", "name": "harbor-registry"}})));
+        assert!(!volume(serde_json::json!({"claimRef": {"namespace": "shop", "name": "harbor-registry"}})));
+        assert!(volume(at("/opt/local-path-provisioner/pvc-1_harbor_harbor-registry")));
+        assert!(!volume(at("/opt/local-path-provisioner/pvc-1_shop_harbor-registry")));
+        assert!(!volume(at("/srv/harbor")));
     }
 
     #[test]

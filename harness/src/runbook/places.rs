@@ -63,7 +63,7 @@ pub(super) fn nodes(lab: &Lab, place: Place) -> impl Iterator<Item = &Node> {
         Place::Workstation => false,
         Place::EachNode => true,
         Place::Workers => !node.control_plane,
-        Place::GpuNode => node.name == crate::lab::order::GPU_NODE,
+        Place::GpuNode => node.name == lab.gpu_node,
     })
 }
 

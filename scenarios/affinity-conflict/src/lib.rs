@@ -11,7 +11,7 @@ use harness::{
     lab::{
         Lab, LabError, cluster,
         node::restart,
-        order::{self, GPU_NODE, Order},
+        order::{self, GPU_TAINT, Order},
     },
     observe::{
         Observation,
@@ -64,7 +64,7 @@ impl Scenario for AffinityConflict {
             order::taint(lab).await?;
             match variant {
                 "node-restarted" => {
-                    restart(&lab.nodes, GPU_NODE).await?;
+                    restart(&lab.nodes, &lab.gpu_node).await?;
                     cluster::wait_for_nodes(lab, step).await?;
                     cluster::wait_for_harbor(lab, step).await
                 }
@@ -157,7 +157,7 @@ pub fn placed(seen: &Observation) -> Judgement {
         let left: Vec<String> = left.iter().map(|(claim, node)| format!("{claim} on {node}")).collect();
         return Judgement::DoesNot(format!("volumes are still on nodes that take no new pods: {}", left.join(", ")));
     }
-    let tainted = placement.nodes.get(GPU_NODE).is_some_and(|taints| !taints.is_empty());
+    let tainted = placement.nodes.values().flatten().any(|taint| taint == GPU_TAINT);
     let taint = if tainted { "in place" } else { "lifted" };
     Judgement::Holds(format!("every pod is Ready where its volumes are; the taint is {taint}"))
 }
