@@ -93,12 +93,9 @@ impl Standing {
         let gates = if self.engine.restricted() { "{KubeletInUserNamespace: true}" } else { "{}" };
         let config = self.dir.path().join("kind.yaml");
         std::fs::write(&config, CONFIG.replace("GATES", gates)).unwrap();
-        self.kind(&["create", "cluster", "--wait", "2m", "--image", &self.tools.node_image, "--config"])
-            // The option's value.
-            .arg(&config)
-            .run()
-            .await
-            .unwrap();
+        let config = config.display().to_string();
+        let image = &self.tools.node_image;
+        self.kind(&["create", "cluster", "--wait", "2m", "--image", image, "--config", &config]).run().await.unwrap();
         self.kubectl(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=2m"]).run().await.unwrap();
         self.kubectl(&["apply", "-f", "-"]).stdin(THEIRS).run().await.unwrap();
         self.nodes[1].sh(ON_NODE).await.unwrap();

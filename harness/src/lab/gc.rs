@@ -247,6 +247,9 @@ pub async fn remove_lab(engine: &Engine, paths: &Paths, ledger: Ledger, events: 
 /// Puts a cluster that was there before back, and removes the lab's folder when that is done.
 async fn leave_cluster(ledger: Ledger, step: &Step) -> GcReport {
     let mut report = put_back(&ledger.record().lab, ledger.dir(), step).await;
+    for told in &report.spared {
+        step.events().note(format!("left {}: {}", told.what, told.why));
+    }
     let what = format!("folder of lab {}", ledger.record().lab);
     if report.left.is_empty() {
         report.remove(what, ledger.remove());

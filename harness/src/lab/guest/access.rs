@@ -12,8 +12,8 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
-    Api,
-    api::{Patch, PatchParams},
+    Api, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
     runtime::watcher,
 };
 use serde_json::json;
@@ -36,6 +36,8 @@ pub const NAMESPACE: &str = "drydock-node-access";
 const JOB: &str = "drydock-job";
 /// How long a node may be silent after a command should have ended: its kubelet or its containerd starts again.
 const SILENT: Duration = Duration::from_secs(90);
+/// How long what a command printed is still read after its time.
+const REST: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(500);
 const PODS_READY: Duration = Duration::from_secs(120);
 
@@ -93,7 +95,10 @@ impl PodAccess {
         let job = job(script, env, limit);
         let begun = Instant::now();
         let mut last = "nothing yet".to_owned();
+        let mut ticks = tokio::time::interval(AGAIN);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            ticks.tick().await;
             let left = (limit + SILENT).saturating_sub(begun.elapsed());
             if left.is_zero() {
                 return Err(NodeError::Silent {
@@ -103,8 +108,10 @@ impl PodAccess {
                     said: last,
                 });
             }
+            // What a command leaves in the background keeps the stream open after its end.
+            let own = (limit + REST).saturating_sub(begun.elapsed());
             let length = job.len().to_string();
-            let asked = self.shell(RUN, &[&unit, &length], left).stdin(job.as_bytes()).output().await;
+            let asked = self.shell(RUN, &[&unit, &length], if own.is_zero() { left } else { own }).stdin(job.as_bytes()).output().await;
             match asked {
                 Ok(output) => match ended(&output.stdout, &unit) {
                     Some(done) => return Ok(done),
@@ -113,7 +120,6 @@ impl PodAccess {
                 Err(CmdError::TimedOut { said, .. }) => return Err(timed_out(&self.node, begun.elapsed(), &said)),
                 Err(source) => return Err(NodeError::Cmd { node: self.node.clone(), source }),
             }
-            tokio::time::sleep(AGAIN).await;
         }
     }
 
@@ -160,7 +166,8 @@ fn ended(output: &str, unit: &str) -> Option<NodeOutput> {
     Some(NodeOutput { code, output: kept.text() })
 }
 
-/// Makes the namespace and a pod on each of `nodes`, and waits until they run.
+/// Makes the namespace and a pod on each of `nodes`, and waits until they run. The namespace is the lab's alone: of two that come at
+/// once one fails here, before it has changed anything.
 pub(super) async fn open(
     client: &kube::Client,
     lab: &str,
@@ -168,13 +175,9 @@ pub(super) async fn open(
     image: &str,
     step: &Step,
 ) -> Result<(), LabError> {
+    let labels = [(LAB_LABEL, lab), ("pod-security.kubernetes.io/enforce", "privileged")];
+    make_namespace(client, lab, NAMESPACE, &labels).await?;
     let apply = PatchParams::apply("drydock").force();
-    let labels = json!({LAB_LABEL: lab, "pod-security.kubernetes.io/enforce": "privileged"});
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}});
-    Api::<Namespace>::all(client.clone())
-        .patch(NAMESPACE, &apply, &Patch::Apply(namespace))
-        .await
-        .map_err(LabError::kube(format!("make the namespace {NAMESPACE}")))?;
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     for node in nodes {
         pods.patch(node, &apply, &Patch::Apply(pod(node, lab, image)))
@@ -188,6 +191,30 @@ pub(super) async fn open(
     })
     .await?;
     Ok(())
+}
+
+/// Makes a namespace, unless this lab has.
+pub(super) async fn make_namespace(
+    client: &kube::Client,
+    lab: &str,
+    name: &str,
+    labels: &[(&str, &str)],
+) -> Result<(), LabError> {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let metadata = ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() };
+    let namespace = Namespace { metadata, ..Namespace::default() };
+    let api = Api::<Namespace>::all(client.clone());
+    match api.create(&PostParams::default(), &namespace).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let found = api.get(name).await.map_err(LabError::kube(format!("tell whose namespace {name} is")))?;
+            match found.labels().get(LAB_LABEL) {
+                Some(of) if of == lab => Ok(()),
+                _ => Err(LabError::NotInOrder(format!("somebody has made the namespace {name} since the cluster was looked at"))),
+            }
+        }
+        Err(source) => Err(LabError::Kube { doing: format!("make the namespace {name}"), source }),
+    }
 }
 
 /// Why a pod does not run yet.

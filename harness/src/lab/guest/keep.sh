@@ -5,6 +5,7 @@ umask 077
 for program in awk cmp comm ctr cut find grep sed sha256sum sort stat systemctl systemd-run tar timeout update-ca-certificates; do
   command -v "$program" >/dev/null || { echo "there is no program $program" >&2; exit 1; }
 done
+command -v crictl >/dev/null || command -v cri-pull >/dev/null || { echo "there is no program crictl" >&2; exit 1; }
 for unit in containerd kubelet; do
   systemctl is-active --quiet "$unit" || { echo "systemd runs no unit $unit" >&2; exit 1; }
 done

@@ -9,17 +9,12 @@ pub mod target;
 
 use std::{
     io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{
-    Api,
-    api::{Patch, PatchParams},
-    config::Kubeconfig,
-};
-use serde_json::json;
+use kube::config::Kubeconfig;
 
 use super::{
     KUBECONFIG, Lab, LabError,
@@ -75,7 +70,9 @@ pub fn remember(lab: &str, dir: &Path, target: &Target, before: &Before, parts: 
     for (name, content) in [(KUBECONFIG, target.text()), (BEFORE, text), (STORAGE, storage(lab, before, parts))] {
         let path = dir.join(name);
         let write = || {
-            let mut file = std::fs::File::create(&path)?;
+            // The kubeconfig holds somebody's credentials.
+            let mut file =
+                std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
             file.write_all(content.as_bytes())?;
             file.sync_all()
         };
@@ -210,12 +207,7 @@ async fn install_storage(lab: &Lab, before: &Before) -> Result<(), LabError> {
 /// The namespaces bear the lab's label: one that somebody makes after the lab is gone is not mistaken for the lab's.
 async fn make_namespaces(lab: &Lab) -> Result<(), LabError> {
     for name in [HARBOR, APP] {
-        let labels = json!({LAB_LABEL: lab.id});
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
-        Api::<Namespace>::all(lab.client.clone())
-            .patch(name, &PatchParams::apply("drydock-guest").force(), &Patch::Apply(namespace))
-            .await
-            .map_err(LabError::kube(format!("make the namespace {name}")))?;
+        access::make_namespace(&lab.client, &lab.id, name, &[(LAB_LABEL, &lab.id)]).await?;
     }
     Ok(())
 }
@@ -306,7 +298,10 @@ mod tests {
     #[test]
     fn the_scripts_of_a_node_have_no_placeholder_left_and_are_shell() {
         let script = keep_script("drydock-1", &before(Storage::Nothing, true), &images(&parts()));
-        assert!(!script.contains('@') && script.contains(r"^10\.0\.0\.1:30003/"), "{script}");
+        for placeholder in ["@PUT_BACK@", "@WATCH@", "@IMAGES@", "@NAMESPACE@"] {
+            assert!(!script.contains(placeholder), "{placeholder} in {script}");
+        }
+        assert!(script.contains(r"^10\.0\.0\.1:30003/"), "{script}");
         let parsed = std::process::Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
         assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
     }

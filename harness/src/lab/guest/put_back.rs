@@ -63,9 +63,11 @@ pub async fn put_back(lab: &str, dir: &Path, step: &Step) -> GcReport {
     let what = format!("what Drydock changed in {} ({})", before.context, before.server);
     let found = async {
         let client = client(dir).await?;
-        let system = Api::<Namespace>::all(client.clone()).get("kube-system").await;
-        let system = system.map_err(LabError::kube("tell which cluster it is"))?;
-        Ok::<_, LabError>((client, system.metadata.uid.unwrap_or_default()))
+        let namespaces = Api::<Namespace>::all(client.clone());
+        let system = namespaces.get("kube-system").await.map_err(LabError::kube("tell which cluster it is"))?;
+        let access = namespaces.get_opt(access::NAMESPACE).await.map_err(LabError::kube("tell which lab is there"))?;
+        let there = access.and_then(|namespace| namespace.labels().get(LAB_LABEL).cloned());
+        Ok::<_, LabError>((client, system.metadata.uid.unwrap_or_default(), there))
     };
     match found.await {
         Err(error) => {
@@ -73,11 +75,15 @@ pub async fn put_back(lab: &str, dir: &Path, step: &Step) -> GcReport {
             report.leave(what, format!("{error}; {if_gone}"));
             report
         }
-        Ok((_, cluster)) if cluster != before.cluster => {
+        Ok((_, cluster, _)) if cluster != before.cluster => {
             report.spare(what, "that cluster is gone: another one answers there, and was not touched");
             report
         }
-        Ok((client, _)) => {
+        Ok((_, _, Some(other))) if other != lab => {
+            report.leave(what, format!("the lab {other} is there just now, and nothing was touched: wait for its end"));
+            report
+        }
+        Ok((client, ..)) => {
             let mut work = Work { lab, dir, before: &before, client, step, report };
             work.all().await;
             work.report

@@ -223,7 +223,7 @@ impl Seen {
                 .chain(matches!(storage, Storage::Provisioner { .. }).then_some(&images.provisioner))
                 .chain(&images.harbor)
                 .collect();
-            checks.extend(self.nodes.iter().map(|node| judge_images(node, &wanted)));
+            checks.push(self.judge_images(&wanted));
         }
         let helper = images.map(|images| images.helper.clone()).unwrap_or_default();
         let before = self.before(storage, helper);
@@ -348,6 +348,27 @@ impl Seen {
         (storage, Check::not(Outcome::Fail, name, seen, remedy))
     }
 
+    /// Images that cannot be pulled must be on every node.
+    fn judge_images(&self, wanted: &[&String]) -> Check {
+        const NAME: &str = "images";
+        let lacking: Vec<(String, String, bool)> = self
+            .nodes
+            .iter()
+            .map(|node| (node.name_any(), lacks(node, wanted)))
+            .filter(|(_, (lacks, _))| !lacks.is_empty())
+            .map(|(node, (lacks, all))| (node, lacks, all))
+            .collect();
+        let told: Vec<String> = lacking.iter().map(|(node, lacks, _)| format!("{node} lacks {lacks}")).collect();
+        if told.is_empty() {
+            return Check::ok(NAME, "every node has all that a lab runs");
+        }
+        let sure = lacking.iter().any(|(.., all)| *all);
+        let seen = told.join("; ") + if sure { "" } else { ", or their kubelets do not tell" };
+        let remedy = "they are built here and in no registry: load them with `ctr -n k8s.io images import`, make the cluster from \
+                      Drydock's node image, or take --source upstream";
+        Check::not(if sure { Outcome::Fail } else { Outcome::Warn }, NAME, seen, remedy)
+    }
+
     /// The folders that the provisioner's settings name, and the lab's own.
     fn volume_folders(&self) -> Vec<String> {
         let read = |map: &ConfigMap| {
@@ -429,21 +450,12 @@ fn judge_node(node: &Node) -> Option<Check> {
     Some(Check::not(Outcome::Fail, format!("node {name}"), seen, remedy))
 }
 
-fn judge_images(node: &Node, wanted: &[&String]) -> Check {
-    let name = format!("images of node {}", node.name_any());
+/// What a node lacks of `wanted`, and whether its kubelet tells of all its images.
+fn lacks(node: &Node, wanted: &[&String]) -> (String, bool) {
     let images = node.status.as_ref().and_then(|status| status.images.clone()).unwrap_or_default();
     let names: Vec<String> = images.iter().flat_map(|image| image.names.clone().unwrap_or_default()).collect();
     let lacks: Vec<&str> = wanted.iter().filter(|image| !names.contains(image)).map(|image| image.as_str()).collect();
-    if lacks.is_empty() {
-        return Check::ok(name, "all that a lab runs");
-    }
-    let remedy = "they are built here and in no registry: load them with `ctr -n k8s.io images import`, make the cluster from Drydock's \
-                  node image, or take --source upstream";
-    if images.len() >= IMAGES_TOLD {
-        let seen = format!("its kubelet tells of {} only, not of {}", images.len(), lacks.join(", "));
-        return Check::not(Outcome::Warn, name, seen, remedy);
-    }
-    Check::not(Outcome::Fail, name, format!("it lacks {}", lacks.join(", ")), remedy)
+    (lacks.join(", "), images.len() < IMAGES_TOLD)
 }
 
 /// What a run changes, in words for who owns the cluster.
@@ -454,7 +466,7 @@ impl fmt::Display for Before {
             Storage::Nothing => String::new(),
             Storage::Class => format!("\n  cluster      the StorageClass {CLASS}"),
             Storage::Provisioner { .. } => {
-                format!("\n  cluster      local-path-provisioner and the StorageClass {CLASS}, as the default")
+                format!("\n  cluster      local-path-provisioner and the StorageClass {CLASS}")
             }
         };
         write!(
@@ -587,7 +599,8 @@ mod tests {
         assert_eq!(amiss(&seen, Some(&images())), Vec::<String>::new());
         seen.classes.clear();
         let lacks = amiss(&seen, Some(&images()));
-        assert!(lacks.len() == 3 && lacks[0].contains("it lacks x/provisioner:1;"), "{lacks:?}");
+        let seen = "images: one lacks x/provisioner:1; three lacks x/provisioner:1; control lacks";
+        assert!(lacks.len() == 1 && lacks[0].starts_with(seen), "{lacks:?}");
         assert_eq!(amiss(&seen, Some(&Images { pullable: true, ..images() })), Vec::<String>::new());
     }
 
