@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
@@ -38,6 +38,7 @@ const JOB: &str = "drydock-job";
 const SILENT: Duration = Duration::from_secs(90);
 /// How long what a command printed is still read after its time.
 const REST: Duration = Duration::from_secs(15);
+const NOTHING: &str = "nothing yet";
 const AGAIN: Duration = Duration::from_millis(500);
 const PODS_READY: Duration = Duration::from_secs(120);
 
@@ -63,12 +64,7 @@ if [ ! -e "$dir/job" ]; then
   mv "$dir/part" "$dir/job"
 fi
 if [ ! -e "$dir/out" ]; then
-  systemd-run --quiet --collect --unit="$1" bash -c '
-    set +e
-    cd /
-    bash "$0/job" 2>&1 | { head -c 1000000; cat > /dev/null; } > "$0/out"
-    echo "${PIPESTATUS[0]}" > "$0/part"
-    mv "$0/part" "$0/code"' "$dir" || [ -e "$dir/out" ]
+  systemd-run --quiet --collect --unit="$1" bash "$dir/job" "$dir" || [ -e "$dir/out" ]
 fi
 while [ ! -e "$dir/code" ]; do
   if ! systemctl is-active --quiet "$1" && sleep 1 && [ ! -e "$dir/code" ]; then
@@ -94,7 +90,7 @@ impl PodAccess {
         let unit = unit();
         let job = job(script, env, limit);
         let begun = Instant::now();
-        let mut last = "nothing yet".to_owned();
+        let mut last = NOTHING.to_owned();
         let mut ticks = tokio::time::interval(AGAIN);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -117,7 +113,11 @@ impl PodAccess {
                     Some(done) => return Ok(done),
                     None => last = output.stderr.trim().to_owned(),
                 },
-                Err(CmdError::TimedOut { said, .. }) => return Err(timed_out(&self.node, begun.elapsed(), &said)),
+                // After a broken stream it is not known whether the command or the node is slow.
+                Err(CmdError::TimedOut { said, .. }) if last == NOTHING => {
+                    return Err(timed_out(&self.node, begun.elapsed(), &said));
+                }
+                Err(CmdError::TimedOut { .. }) => {}
                 Err(source) => return Err(NodeError::Cmd { node: self.node.clone(), source }),
             }
         }
@@ -150,11 +150,17 @@ fn unit() -> String {
     format!("{JOB}-{}-{}-{number}", now.as_secs(), std::process::id())
 }
 
-/// What the unit runs. `timeout` ends the script's whole process group.
+/// What the unit runs, with its folder as `$1`. `timeout` ends the script's whole process group. It is a file: systemd would take
+/// `${...}` on its command line for a variable of its own.
 fn job(script: &str, env: &[(String, String)], limit: Duration) -> String {
     let seconds = limit.as_secs().max(1);
     let env = env.iter().map(|(name, value)| format!("export {name}={}\n", quote(value))).collect::<String>();
-    format!("export HOME=/root\n{env}exec timeout --kill-after=5 {seconds} bash -euo pipefail -c {}\n", quote(script))
+    format!(
+        "cd /\nexport HOME=/root\n{env}timeout --kill-after=5 {seconds} bash -euo pipefail -c {} 2>&1 |\n  \
+         {{ head -c 1000000; cat > /dev/null; }} > \"$1/out\"\n\
+         echo \"${{PIPESTATUS[0]}}\" > \"$1/part\"\nmv \"$1/part\" \"$1/code\"\n",
+        quote(script)
+    )
 }
 
 /// What a command printed and how it ended, if its last line was read.
@@ -177,6 +183,12 @@ pub(super) async fn open(
 ) -> Result<(), LabError> {
     let labels = [(LAB_LABEL, lab), ("pod-security.kubernetes.io/enforce", "privileged")];
     make_namespace(client, lab, NAMESPACE, &labels).await?;
+    // A pod is refused before its namespace has this.
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE);
+    watch::until(step, "the namespace's service account", PODS_READY, accounts, watcher::Config::default(), |accounts| {
+        Ok(if accounts.contains_key("default") { Look::Ready(()) } else { Look::NotYet("not there".to_owned()) })
+    })
+    .await?;
     let apply = PatchParams::apply("drydock").force();
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     for node in nodes {
@@ -273,8 +285,12 @@ mod tests {
     fn a_job_has_its_variables_stops_at_its_first_failure_and_ends_in_time() {
         let run = |script: &str, limit| {
             let env = [("A".to_owned(), "it's\n$two `lines`".to_owned())];
-            let ran = Command::new("bash").args(["-c", &job(script, &env, limit)]).output().unwrap();
-            (ran.status.code(), String::from_utf8_lossy(&ran.stdout).into_owned())
+            let dir = tempfile::tempdir().unwrap();
+            let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+            let job = job(script, &env, limit);
+            let ran = Command::new("bash").args(["-c", &job, "job"]).arg(dir.path()).status().unwrap();
+            assert!(ran.success());
+            (read("code").trim().parse().ok(), read("out"))
         };
         let minute = Duration::from_secs(60);
         assert_eq!(run("echo \"$A\"", minute), (Some(0), "it's\n$two `lines`\n".into()));

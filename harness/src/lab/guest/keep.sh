@@ -2,7 +2,7 @@
 # `$folders` are those in which volumes are made.
 umask 077
 [ ! -e "$dir/saved" ] || exit 0
-for program in awk cmp comm ctr cut find grep sed sha256sum sort stat systemctl systemd-run tar timeout update-ca-certificates; do
+for program in awk cmp comm ctr cut find grep sed sha256sum sort systemctl systemd-run tar timeout xargs update-ca-certificates; do
   command -v "$program" >/dev/null || { echo "there is no program $program" >&2; exit 1; }
 done
 command -v crictl >/dev/null || command -v cri-pull >/dev/null || { echo "there is no program crictl" >&2; exit 1; }

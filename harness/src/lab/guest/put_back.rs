@@ -98,6 +98,8 @@ impl Work<'_> {
         self.nodes_take_pods().await;
         self.step.waiting("commands on the nodes to end");
         let nodes = self.reach_nodes().await;
+        // Both go at once; then each is waited for.
+        join_all([APP, HARBOR].map(|name| self.begin_to_remove(name))).await;
         for name in [APP, HARBOR] {
             self.remove_namespace(name).await;
         }
@@ -179,6 +181,16 @@ impl Work<'_> {
         nodes
     }
 
+    /// What comes of it is seen by [`Self::remove_namespace`].
+    async fn begin_to_remove(&self, name: &str) {
+        let api = Api::<Namespace>::all(self.client.clone());
+        if let Ok(Some(found)) = api.get_opt(name).await
+            && found.labels().get(LAB_LABEL).map(String::as_str) == Some(self.lab)
+        {
+            let _ = api.delete(name, &DeleteParams::background()).await;
+        }
+    }
+
     /// Only one that bears the lab's label: another is somebody else's by now.
     async fn remove_namespace(&mut self, name: &str) {
         let api = Api::<Namespace>::all(self.client.clone());
@@ -245,10 +257,18 @@ impl Work<'_> {
     async fn put_nodes_back(&mut self, nodes: &[Node]) {
         let folder = node_folder(self.lab);
         // Saving may have been cut off, and then nothing was changed.
-        let script = format!(
+        let script = &format!(
             "if [ -e {folder}/saved ]; then bash {folder}/put-back; else rm -rf {folder}; rmdir /var/lib/drydock 2>/dev/null || true; fi"
         );
-        let done = join_all(nodes.iter().map(|node| node.exec(&script, &[], ON_NODE))).await;
+        let put_back = |node| async move {
+            let done = Node::exec(node, script, &[], ON_NODE).await?;
+            // It was the last command: what commands have left of themselves goes too.
+            if let Err(source) = node.stop_jobs().await {
+                return Err(NodeError::Cmd { node: node.name.clone(), source });
+            }
+            Ok(done)
+        };
+        let done = join_all(nodes.iter().map(put_back)).await;
         for (node, done) in nodes.iter().zip(done) {
             let what = format!("Drydock's changes on node {}", node.name);
             let by_hand = format!("by hand, as root on {}: bash {folder}/put-back", node.name);
@@ -267,12 +287,6 @@ impl Work<'_> {
             };
             self.report.remove(what, result.map_err(|error| format!("{error}; {by_hand}")));
         }
-        // It is the last command: what it has left of itself goes too.
-        for (node, stopped) in nodes.iter().zip(join_all(nodes.iter().map(Node::stop_jobs)).await) {
-            if let Err(error) = stopped {
-                self.report.leave(format!("folder /run/drydock on node {}", node.name), error.to_string());
-            }
-        }
     }
 
     async fn remove_storage(&mut self) {
@@ -284,7 +298,7 @@ impl Work<'_> {
             let args = [args, selector.as_slice()].concat();
             match self.kubectl().args(&args).run().await {
                 Ok(output) => {
-                    let names = output.stdout.lines().map(|name| format!("{name} of {}", self.before.context));
+                    let names = output.stdout.lines().filter(|line| line.contains('/')).map(|name| format!("{name} of {}", self.before.context));
                     self.report.removed.extend(names);
                 }
                 Err(error) => {

@@ -6,18 +6,16 @@ ours='@IMAGES@'
 export ours
 paths="etc/containerd etc/ssl/certs etc/ca-certificates.conf usr/local/share/ca-certificates"
 
-# Kind, mode, owner and content of everything in these places.
+# Kind, mode, owner and content of everything in these places: a line each for what it is and what is in it.
 list() {
-  { find "$@" 2>/dev/null || true; } | sort | while IFS= read -r path; do
-    content=-
-    if [ -L "$path" ]; then
-      content=$(readlink "$path")
-    elif [ -f "$path" ]; then
-      content=$(sha256sum < "$path" | cut -d' ' -f1)
-    fi
-    printf '%s\t%s\t%s\n' "$path" "$(stat -c '%F %a %u:%g' "$path")" "$content"
-  done
+  {
+    find "$@" -printf '%p\t%y %m %U:%G %l\n'
+    find "$@" -type f -print0 | xargs -0r sha256sum | sed -E 's/^\\?([0-9a-f]+)  (.*)$/\2\t\1/'
+  } 2>/dev/null | sort || true
 }
+names() { cut -f1 "$@" | sort -u; }
+# The names of what is otherwise in one list than in the other.
+differ() { comm -3 "$@" | sed 's/^\t//' | names | head -20 | xargs; }
 containerd_began() { systemctl show -P ActiveEnterTimestampMonotonic containerd; }
 # Names and digests.
 images() { ctr -n k8s.io images ls | awk 'NR > 1 { print $1, $3 }' | sort; }
@@ -36,7 +34,7 @@ say() { echo "$*"; amiss=1; }
 
 if ! list $paths | cmp -s - "$dir/files" || [ "$(containerd_began)" != "$(cat "$dir/containerd")" ]; then
   # What was not there before goes, deepest first; then everything that was is laid again.
-  comm -13 <(cut -f1 "$dir/files") <(list $paths | cut -f1) | sort -r | while IFS= read -r path; do
+  comm -13 <(names "$dir/files") <(list $paths | names) | sort -r | while IFS= read -r path; do
     if [ -d "$path" ] && [ ! -L "$path" ]; then rmdir "$path"; else rm -f "$path"; fi
   done
   tar -xpf "$dir/files.tar" --numeric-owner --same-owner || say "$dir/files.tar cannot be laid over /"
@@ -46,7 +44,7 @@ fi
 systemctl is-active --quiet kubelet || systemctl restart kubelet || say "the kubelet does not start: journalctl -u kubelet"
 list $paths > "$dir/files-now"
 if ! cmp -s "$dir/files-now" "$dir/files"; then
-  say "otherwise than before, as $dir/files.tar has them: $(comm -3 "$dir/files" "$dir/files-now" | cut -f1-2 | xargs | cut -c1-500)"
+  say "otherwise than before, as $dir/files.tar has them: $(differ "$dir/files" "$dir/files-now")"
 fi
 
 # A containerd that has just started needs a moment.
@@ -74,7 +72,7 @@ while IFS= read -r folder; do
 done < "$dir/volume-folders"
 
 # Others may have changed these meanwhile: they are told, not touched.
-others=$(comm -3 "$dir/etc" <(list etc) | cut -f1-2 | xargs | cut -c1-500)
+others=$(differ "$dir/etc" <(list etc))
 [ -z "$others" ] || echo "others: $others"
 
 [ "$amiss" = 0 ] || exit 1
