@@ -84,9 +84,7 @@ fn undoable(
     let (cells, others): (Vec<CellPlan>, Vec<CellPlan>) = cells.into_iter().partition(is);
     let mut variants: Vec<String> = others.iter().map(|cell| format!("{}/{}", cell.scenario, cell.variant)).collect();
     variants.dedup();
-    let named = |variant: &&String| {
-        selection.iter().any(|it| it == *variant || it.starts_with(&format!("{variant}/")))
-    };
+    let named = |variant: &&String| selection.iter().any(|it| it == *variant || it.starts_with(&format!("{variant}/")));
     if let Some(variant) = variants.iter().find(named) {
         let why = "cannot be undone in a cluster that stays, so it never runs there; leave --cluster out, and it runs in a lab";
         return Err(Failure::input(anyhow::anyhow!("{variant} {why}")));

@@ -231,7 +231,7 @@ impl Session {
     /// folder, and is named there first.
     async fn guest_lab(&self, engine: &Engine, target: &Target, id: &str) -> Result<(Lab, LabFacts), Failure> {
         let (kind, prepared) = self.prepared.get_or_try_init(|| self.prepare(engine)).await?.clone();
-        let parts = parts(kind, prepared);
+        let parts = parts(kind, prepared, self.setup.containerd_config_3);
         let before = crate::guest::look(target, &guest::images(&parts), &self.events).await?;
         let dir = self.open_ledger(engine, id)?;
         guest::remember(id, &dir, target, &before, &parts).map_err(Failure::lab)?;

@@ -19,7 +19,7 @@ use harness::{
     },
     paths::Paths,
     run::events::Events,
-    source::{self, Pins, Prepared, SourceKind, engine::EngineRef, versions::Versions},
+    source::{self, Pins, Prepared, Site, SourceChoice, engine::EngineRef, versions::Versions},
 };
 use tokio::process::{Child, Command};
 
@@ -77,7 +77,7 @@ impl Standing {
 
     fn kind(&self, args: &[&str]) -> Cmd {
         self.engine
-            .cmd(&self.tools.kind)
+            .cmd(&self.tools.tools.kind)
             .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", NAME)
             .args(args)
             .args(["--name", NAME, "--kubeconfig"])
@@ -85,7 +85,7 @@ impl Standing {
     }
 
     fn kubectl(&self, args: &[&str]) -> Cmd {
-        Cmd::new(&self.tools.kubectl).arg("--kubeconfig").arg(self.kubeconfig()).args(args)
+        Cmd::new(&self.tools.tools.kubectl).arg("--kubeconfig").arg(self.kubeconfig()).args(args)
     }
 
     async fn fill(&self) {
@@ -113,7 +113,8 @@ impl Standing {
         let kinds: Vec<&str> =
             kinds.lines().filter(|kind| !passing.iter().any(|it| kind.split('.').next() == Some(it))).collect();
         let columns = "custom-columns=K:.kind,NS:.metadata.namespace,N:.metadata.name";
-        let objects = self.kubectl(&["get", &kinds.join(","), "-A", "--no-headers", "-o", columns]).run().await.unwrap();
+        let objects =
+            self.kubectl(&["get", &kinds.join(","), "-A", "--no-headers", "-o", columns]).run().await.unwrap();
         let nodes = "jsonpath={range .items[*]}{.metadata.name} {.metadata.labels} {.spec.taints} {.spec.unschedulable}{\"\\n\"}{end}";
         let nodes = self.kubectl(&["get", "nodes", "-o", nodes]).run().await.unwrap();
         let mut all: BTreeSet<String> = objects.stdout.lines().chain(nodes.stdout.lines()).map(str::to_owned).collect();
@@ -178,13 +179,14 @@ async fn ends(mut command: Command) -> (Option<i32>, String) {
 async fn a_cluster_that_is_there_already_is_left_as_it_was() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let versions = Versions::load(&root.join("fixtures/versions.toml")).unwrap();
-    let pins = Pins::new(&versions, versions.kubernetes(None).unwrap());
+    let pins = Pins::new(&versions, versions.kubernetes(None).unwrap(), versions.harbor(None).unwrap());
     let (paths, events) = (Paths::from_env().unwrap(), Events::discard());
     let runtime = Some(PathBuf::from(env!("CARGO_BIN_EXE_xtask")));
     let options = ConnectOptions { runtime, ..ConnectOptions::from_env(true) };
     let engine = Engine::connect(&options, &paths, &events).await.unwrap();
     let known = EngineRef { host: engine.host().to_owned(), docker: engine.docker().clone() };
-    let tools = source::prepare(SourceKind::Packages, &known, &root, &paths, &pins, &events).await.unwrap();
+    let site = Site { root: &root, paths: &paths, pins: &pins, mirror: None, offline: false, events: &events };
+    let (_, tools) = source::prepare(&SourceChoice::Packages, &known, site).await.unwrap();
 
     let standing = Standing::make(engine, tools).await;
     let told = AssertUnwindSafe(async {

@@ -62,6 +62,7 @@ pub async fn reach(engine: &Engine, dir: PathBuf) -> Result<Lab, LabError> {
     Ok(Lab {
         id: written.id,
         client,
+        gpu_node: nodes.last().map(|node| node.name.clone()).unwrap_or_default(),
         nodes,
         harbor: Harbor { host: written.host, namespace: written.namespace, release: written.release, accounts },
         tools: cluster::tools(&dir),

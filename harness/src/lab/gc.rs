@@ -290,7 +290,11 @@ async fn remove_things(docker: &Docker, paths: &Paths, record: &Record) -> GcRep
         match thing {
             Thing::Volume { name } => remove_volume(docker, name, &mut report).await,
             Thing::Folder { path } => remove_folder(paths, path, &mut report),
-            Thing::Cluster { .. } | Thing::Network { .. } | Thing::Container { .. } | Thing::EngineHold | Thing::Guest { .. } => {}
+            Thing::Cluster { .. }
+            | Thing::Network { .. }
+            | Thing::Container { .. }
+            | Thing::EngineHold
+            | Thing::Guest { .. } => {}
         }
     }
     report

@@ -110,6 +110,14 @@ impl Node {
         Self { name: name.into(), control_plane, access }
     }
 
+    /// The container that it runs in, where Drydock knows one.
+    pub fn container(&self) -> Option<&str> {
+        match &self.access {
+            Access::Container { name, .. } => Some(name),
+            Access::Pod(_) => None,
+        }
+    }
+
     /// The node that `access` leads to.
     pub fn through_pod(access: PodAccess, control_plane: bool) -> Self {
         Self { name: access.node.clone(), control_plane, access: Access::Pod(access) }

@@ -68,7 +68,12 @@ impl Check {
         Self { name: name.into(), outcome: Outcome::Ok, seen: seen.into(), remedy: None }
     }
 
-    pub(super) fn not(outcome: Outcome, name: impl Into<String>, seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn not(
+        outcome: Outcome,
+        name: impl Into<String>,
+        seen: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
         Self { name: name.into(), outcome, seen: seen.into(), remedy: Some(remedy.into()) }
     }
 }

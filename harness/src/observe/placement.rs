@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Toleration,
+};
 use kube::{Api, Resource, ResourceExt, api::ListParams, runtime::watcher};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 

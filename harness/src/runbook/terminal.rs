@@ -56,7 +56,7 @@ impl Terminal {
         programs: &[Program],
     ) -> Result<Self, LabError> {
         let nodes: Vec<(&str, &str)> =
-            lab.nodes.iter().map(|node| (node.name.as_str(), node.container.as_str())).collect();
+            lab.nodes.iter().filter_map(|node| Some((node.name.as_str(), node.container()?))).collect();
         let docker = programs::find("docker").unwrap_or_else(|| PathBuf::from("docker"));
         workstation.add_program("ssh", &ssh(&nodes, docker_host, &docker))?;
         for program in programs {

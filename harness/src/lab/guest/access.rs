@@ -107,7 +107,11 @@ impl PodAccess {
             // What a command leaves in the background keeps the stream open after its end.
             let own = (limit + REST).saturating_sub(begun.elapsed());
             let length = job.len().to_string();
-            let asked = self.shell(RUN, &[&unit, &length], if own.is_zero() { left } else { own }).stdin(job.as_bytes()).output().await;
+            let asked = self
+                .shell(RUN, &[&unit, &length], if own.is_zero() { left } else { own })
+                .stdin(job.as_bytes())
+                .output()
+                .await;
             match asked {
                 Ok(output) => match ended(&output.stdout, &unit) {
                     Some(done) => return Ok(done),
@@ -185,9 +189,16 @@ pub(super) async fn open(
     make_namespace(client, lab, NAMESPACE, &labels).await?;
     // A pod is refused before its namespace has this.
     let accounts = Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE);
-    watch::until(step, "the namespace's service account", PODS_READY, accounts, watcher::Config::default(), |accounts| {
-        Ok(if accounts.contains_key("default") { Look::Ready(()) } else { Look::NotYet("not there".to_owned()) })
-    })
+    watch::until(
+        step,
+        "the namespace's service account",
+        PODS_READY,
+        accounts,
+        watcher::Config::default(),
+        |accounts| {
+            Ok(if accounts.contains_key("default") { Look::Ready(()) } else { Look::NotYet("not there".to_owned()) })
+        },
+    )
     .await?;
     let apply = PatchParams::apply("drydock").force();
     let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
@@ -222,7 +233,9 @@ pub(super) async fn make_namespace(
             let found = api.get(name).await.map_err(LabError::kube(format!("tell whose namespace {name} is")))?;
             match found.labels().get(LAB_LABEL) {
                 Some(of) if of == lab => Ok(()),
-                _ => Err(LabError::NotInOrder(format!("somebody has made the namespace {name} since the cluster was looked at"))),
+                _ => Err(LabError::NotInOrder(format!(
+                    "somebody has made the namespace {name} since the cluster was looked at"
+                ))),
             }
         }
         Err(source) => Err(LabError::Kube { doing: format!("make the namespace {name}"), source }),
@@ -236,7 +249,8 @@ fn amiss(pod: Option<&Pod>) -> Option<String> {
         return None;
     }
     let waiting = status.container_statuses.into_iter().flatten().find_map(|container| container.state?.waiting);
-    let why = waiting.map(|waiting| format!("{} {}", waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default()));
+    let why = waiting
+        .map(|waiting| format!("{} {}", waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default()));
     Some(why.unwrap_or_else(|| status.phase.unwrap_or_else(|| "has none".to_owned())))
 }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     observe::pull::APP,
     run::events::{Events, LabFacts},
+    source::ingredients::Network,
 };
 use access::PodAccess;
 use survey::{Before, Images, Storage};
@@ -56,9 +57,16 @@ pub fn images(parts: &Parts) -> Images {
     Images {
         helper: after("helper-pod").unwrap_or_default(),
         provisioner: after("local-path-provisioner").unwrap_or_default(),
-        harbor: parts.extra_values.lines().filter_map(image).collect(),
-        pullable: parts.stock_node,
+        harbor: parts.extra_values.lines().filter_map(value_image).collect(),
+        pullable: parts.network == Network::Kind,
     }
+}
+
+/// The image in a line of chart values such as `standIn: {"image":"x/harbor:1"}`.
+fn value_image(line: &str) -> Option<String> {
+    let (_, value) = line.split_once(": ")?;
+    let value: serde_json::Value = serde_json::from_str(value).ok()?;
+    value["image"].as_str().map(str::to_owned)
 }
 
 /// Lays into the lab's folder what it takes to put the cluster back. When this returns it is on the disk.
@@ -94,8 +102,11 @@ pub fn remember(lab: &str, dir: &Path, target: &Target, before: &Before, parts: 
 /// It is not there, or not what this version writes.
 pub fn recall(dir: &Path) -> Result<Before, LabError> {
     let path = dir.join(BEFORE);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| LabError::File { doing: "read", path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| LabError::File {
+        doing: "read",
+        path: path.clone(),
+        source,
+    })?;
     serde_json::from_str(&text).map_err(|error| LabError::NotInOrder(format!("{}: {error}", path.display())))
 }
 
@@ -109,8 +120,9 @@ fn storage(lab: &str, before: &Before, parts: &Parts) -> String {
         Storage::Class => class.to_owned(),
         Storage::Provisioner { namespace_is_there } => {
             let documents = parts.local_path.split("\n---\n");
-            let wanted: Vec<&str> =
-                documents.filter(|document| !(namespace_is_there && document.contains("\nkind: Namespace\n"))).collect();
+            let wanted: Vec<&str> = documents
+                .filter(|document| !(namespace_is_there && document.contains("\nkind: Namespace\n")))
+                .collect();
             wanted.join("\n---\n").replace("is-default-class: \"true\"", "is-default-class: \"false\"")
         }
     };
@@ -194,7 +206,10 @@ fn keep_script(lab: &str, before: &Before, images: &Images) -> String {
     // awk would take a backslash from a variable that is assigned to it, but not from the environment.
     let put_back = PUT_BACK.replace("@IMAGES@", &own.join("|")).replace("@NAMESPACE@", HARBOR);
     let (dir, folders) = (node_folder(lab), before.volume_folders.join(" "));
-    format!("dir={dir}\nfolders='{folders}'\n{}", KEEP.replace("@PUT_BACK@", put_back.trim_end()).replace("@WATCH@", WATCH.trim_end()))
+    format!(
+        "dir={dir}\nfolders='{folders}'\n{}",
+        KEEP.replace("@PUT_BACK@", put_back.trim_end()).replace("@WATCH@", WATCH.trim_end())
+    )
 }
 
 async fn install_storage(lab: &Lab, before: &Before) -> Result<(), LabError> {
@@ -219,7 +234,8 @@ mod tests {
 
     fn parts() -> Parts {
         let manifest = include_str!("../../../../fixtures/manifests/local-path-storage.yaml");
-        let manifest = manifest.replace("@PROVISIONER_IMAGE@", "x/provisioner:1").replace("@HELPER_IMAGE@", "x/helper:1");
+        let manifest =
+            manifest.replace("@PROVISIONER_IMAGE@", "x/provisioner:1").replace("@HELPER_IMAGE@", "x/helper:1");
         Parts {
             source: "packages".into(),
             kind: "kind".into(),
@@ -227,10 +243,11 @@ mod tests {
             helm: "helm".into(),
             crane: "crane".into(),
             node_image: "node".into(),
-            stock_node: false,
+            network: Network::Drydock,
+            containerd_config_3: false,
             local_path: manifest,
             chart: "chart".into(),
-            extra_values: "standIn:\n  image: x/harbor:1\n".into(),
+            extra_values: "standIn: {\"image\":\"x/harbor:1\"}\n".into(),
             harbor_kind: HarborKind::StandIn,
         }
     }

@@ -202,7 +202,10 @@ impl Work<'_> {
             Err(error) => return self.report.leave(what, format!("{error}; {by_hand}")),
         };
         if found.labels().get(LAB_LABEL).map(String::as_str) != Some(self.lab) {
-            let why = format!("it lacks the label {LAB_LABEL}={}: somebody has made it since; if it is not wanted, {by_hand}", self.lab);
+            let why = format!(
+                "it lacks the label {LAB_LABEL}={}: somebody has made it since; if it is not wanted, {by_hand}",
+                self.lab
+            );
             return self.report.spare(what, why);
         }
         let gone = async {
@@ -219,7 +222,11 @@ impl Work<'_> {
     {
         watch::until(self.step, what, GONE, api, watcher::Config::default(), |left| {
             let names: Vec<&str> = left.iter().filter(|(_, it)| is(it)).map(|(name, _)| name.as_str()).collect();
-            Ok(if names.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", names.join(", "))) })
+            Ok(if names.is_empty() {
+                Look::Ready(())
+            } else {
+                Look::NotYet(format!("still there: {}", names.join(", ")))
+            })
         })
         .await
         .map_err(|error| error.to_string())
@@ -292,13 +299,18 @@ impl Work<'_> {
     async fn remove_storage(&mut self) {
         let label = format!("{LAB_LABEL}={}", self.lab);
         let selector = ["-l", &label, "--ignore-not-found", "-o", "name"];
-        let within = ["delete", "deployments,configmaps,roles,rolebindings,serviceaccounts", "-n", "local-path-storage"];
+        let within =
+            ["delete", "deployments,configmaps,roles,rolebindings,serviceaccounts", "-n", "local-path-storage"];
         let without = ["delete", "storageclasses,clusterroles,clusterrolebindings"];
         for args in [within.as_slice(), without.as_slice()] {
             let args = [args, selector.as_slice()].concat();
             match self.kubectl().args(&args).run().await {
                 Ok(output) => {
-                    let names = output.stdout.lines().filter(|line| line.contains('/')).map(|name| format!("{name} of {}", self.before.context));
+                    let names = output
+                        .stdout
+                        .lines()
+                        .filter(|line| line.contains('/'))
+                        .map(|name| format!("{name} of {}", self.before.context));
                     self.report.removed.extend(names);
                 }
                 Err(error) => {
@@ -328,7 +340,8 @@ impl Work<'_> {
                 let differ = |(name, value): &(&String, &String)| node.labels.get(*name) != Some(*value);
                 let set: Vec<String> =
                     now.labels().iter().filter(differ).map(|(name, value)| format!("{name}={value}")).collect();
-                let gone = node.labels.keys().filter(|name| !now.labels().contains_key(*name)).map(|name| format!("{name}-"));
+                let gone =
+                    node.labels.keys().filter(|name| !now.labels().contains_key(*name)).map(|name| format!("{name}-"));
                 let why = format!("other than before: {}", set.into_iter().chain(gone).collect::<Vec<_>>().join(", "));
                 self.report.spare(format!("labels of node {}", node.name), why);
             }

@@ -137,9 +137,10 @@ pub async fn look(target: &Target, client: &kube::Client) -> Result<Seen, LabErr
     let deployments: Vec<Deployment> = all(client).await?;
     let roles: Vec<ClusterRole> = all(client).await?;
     let bindings: Vec<ClusterRoleBinding> = all(client).await?;
-    let deployments = deployments.iter().filter(|it| it.name_any() == "local-path-provisioner").map(|it| {
-        format!("deployment {}/{}", it.namespace().unwrap_or_default(), it.name_any())
-    });
+    let deployments = deployments
+        .iter()
+        .filter(|it| it.name_any() == "local-path-provisioner")
+        .map(|it| format!("deployment {}/{}", it.namespace().unwrap_or_default(), it.name_any()));
     let roles = roles.iter().map(|role| format!("clusterrole {}", role.name_any()));
     let bindings = bindings.iter().map(|binding| format!("clusterrolebinding {}", binding.name_any()));
     let own = |name: &String| {
@@ -205,7 +206,8 @@ pub async fn reach(address: &str) -> Check {
     }
 }
 
-const REACH: &str = "runbooks reach Harbor from this machine: run where the nodes' addresses and NodePorts can be reached";
+const REACH: &str =
+    "runbooks reach Harbor from this machine: run where the nodes' addresses and NodePorts can be reached";
 
 impl Seen {
     /// What is to be remembered of the cluster, and the checks of whether a lab can be in it. There is nothing to remember when the
@@ -383,7 +385,9 @@ impl Seen {
         let mut folders: Vec<String> = paths.filter_map(|path| Some(path.as_str()?.to_owned())).collect();
         folders.push(VOLUMES.to_owned());
         // They become words of a shell script.
-        folders.retain(|path| path.starts_with('/') && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b)));
+        folders.retain(|path| {
+            path.starts_with('/') && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.".contains(&b))
+        });
         folders.sort();
         folders.dedup();
         folders
@@ -433,7 +437,10 @@ fn judge_node(node: &Node) -> Option<Check> {
     let (seen, remedy) = if !ready {
         ("it is not Ready".to_owned(), "bring it up, or remove it from the cluster")
     } else if cordoned {
-        ("it is cordoned".to_owned(), "uncordon it: Drydock cordons and uncordons nodes, and would not know whose it was")
+        (
+            "it is cordoned".to_owned(),
+            "uncordon it: Drydock cordons and uncordons nodes, and would not know whose it was",
+        )
     } else if info.operating_system != "linux" || !info.container_runtime_version.starts_with("containerd://2.") {
         let seen = format!("it runs {} on {}", info.container_runtime_version, info.operating_system);
         (seen, "the scenarios need containerd 2 on Linux on every node")

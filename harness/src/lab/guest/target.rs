@@ -83,7 +83,8 @@ impl Target {
         read.preferences = None;
         let cluster = read.clusters.first_mut().and_then(|cluster| cluster.cluster.as_mut());
         let Some(cluster) = cluster else { return Err(bad(format!("it has no cluster `{}`", context.cluster))) };
-        let server = cluster.server.clone().ok_or_else(|| bad(format!("the cluster `{}` has no server", context.cluster)))?;
+        let server =
+            cluster.server.clone().ok_or_else(|| bad(format!("the cluster `{}` has no server", context.cluster)))?;
         embed(&mut cluster.certificate_authority, &mut cluster.certificate_authority_data, |text| text).map_err(bad)?;
         for user in read.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
             let program = user.exec.as_ref().and_then(|exec| exec.command.clone());
