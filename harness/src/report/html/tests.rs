@@ -123,7 +123,7 @@ fn skeleton(page: &str) -> Vec<String> {
 
 #[test]
 fn nothing_that_is_said_becomes_part_of_the_page() {
-    let hostile = "</pre></style></title>\u{1b}[31m<script>alert(1)</script><img src=x onerror=alert(2)>\" onmouseover=\"alert(3)' \u{0}\u{202e}{{ 7 * 7 }} <!-- ]]> &lt;b&gt; é";
+    let hostile = "</pre></style></title>\u{1b}[31m<script>alert(1)</script><img src=x onerror=alert(2)>\" onmouseover=\"alert(3)' \u{0}\u{202e}{{ 7 * 7 }} <!-- ]]> &lt;b&gt;é";
     let harmless = page(&many(2, "harmless"));
     let page = page(&many(2, hostile));
     assert_eq!(skeleton(&page), skeleton(&harmless));
