@@ -11,6 +11,8 @@ mod gc;
 mod guest;
 mod plan;
 mod practice;
+#[cfg(test)]
+mod readmes;
 mod report;
 mod runbook;
 mod session;
