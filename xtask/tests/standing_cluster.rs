@@ -26,9 +26,13 @@ use tokio::process::{Child, Command};
 /// The cluster, and its network.
 const NAME: &str = "standing";
 const CONTEXT: &str = "kind-standing";
-/// As somebody would write it; the node image brings its pod network itself.
+/// As somebody would write it; the node image brings its pod network itself. On a machine that is busy a lease is lost now and then,
+/// and with one control plane nobody needs it.
 const CONFIG: &str = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: {disableDefaultCNI: true}\n\
-                      featureGates: GATES\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n";
+                      featureGates: GATES\nnodes: [{role: control-plane}, {role: worker}, {role: worker}]\n\
+                      kubeadmConfigPatches:\n  - |\n    kind: ClusterConfiguration\n    \
+                      controllerManager: {extraArgs: {leader-elect: \"false\"}}\n    \
+                      scheduler: {extraArgs: {leader-elect: \"false\"}}\n";
 /// What somebody has in that cluster.
 const THEIRS: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n\
     apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: shop}\ndata: {a: b}\n---\n\

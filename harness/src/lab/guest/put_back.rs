@@ -4,7 +4,7 @@
 use std::{fmt::Debug, path::Path, time::Duration};
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, Node as KubeNode, PersistentVolume, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, ListParams},
@@ -188,6 +188,10 @@ impl Work<'_> {
             && found.labels().get(LAB_LABEL).map(String::as_str) == Some(self.lab)
         {
             let _ = api.delete(name, &DeleteParams::background()).await;
+            // Harbor's pods would have two minutes to end, and there is nothing that they could save.
+            let at_once = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+            let pods = Api::<Pod>::namespaced(self.client.clone(), name);
+            let _ = pods.delete_collection(&at_once, &ListParams::default()).await;
         }
     }
 
@@ -251,13 +255,24 @@ impl Work<'_> {
         if own.is_empty() {
             return;
         }
-        for volume in own.into_iter().filter(|volume| kept(volume)) {
+        let delete = async |volume: &PersistentVolume| {
             let name = volume.name_any();
             if let Err(error) = api.delete(&name, &DeleteParams::default()).await {
                 self.step.events().note(format!("delete the volume {name}: {error}"));
             }
+        };
+        for volume in own.iter().filter(|volume| kept(volume)) {
+            delete(volume).await;
         }
-        let gone = self.gone(&what, api, |volume| is_of(volume, HARBOR)).await;
+        let is_own = |volume: &PersistentVolume| is_of(volume, HARBOR);
+        let mut gone = self.gone(&what, api.clone(), is_own).await;
+        if gone.is_err() {
+            // The provisioner does not do it. Its folders go with what else is on the nodes.
+            for volume in &own {
+                delete(volume).await;
+            }
+            gone = self.gone(&what, api.clone(), is_own).await;
+        }
         self.report.remove(what, gone.map_err(|error| format!("{error}; {by_hand}")));
     }
 
