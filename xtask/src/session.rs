@@ -3,7 +3,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use harness::{
@@ -97,6 +97,8 @@ pub struct Session {
     setup: Setup,
     events: Events,
     held: Arc<Mutex<Held>>,
+    /// The engine of all sessions side by side, as long as one of them holds it.
+    engine: Arc<tokio::sync::Mutex<Weak<Engine>>>,
     /// Prepared once: all labs of a run are made of the same parts.
     prepared: Arc<tokio::sync::OnceCell<(SourceKind, Prepared)>>,
     /// What lets nothing out, where the run is offline.
@@ -122,7 +124,14 @@ pub struct LabWish {
 impl Session {
     /// A session that has started nothing yet.
     pub fn new(setup: Setup, events: Events) -> Self {
-        Self { setup, events, held: Arc::default(), prepared: Arc::default(), gate: Arc::default() }
+        Self {
+            setup,
+            events,
+            held: Arc::default(),
+            engine: Arc::default(),
+            prepared: Arc::default(),
+            gate: Arc::default(),
+        }
     }
 
     /// A session for another lab on the same engine. The last one that ends leaves it.
@@ -159,8 +168,17 @@ impl Session {
         if let Some(engine) = self.hold(|held| held.engine.clone()) {
             return Ok(engine);
         }
-        let engine = Engine::connect(&self.setup.connect(), &self.setup.paths, &self.events).await;
-        let engine = Arc::new(engine.map_err(Failure::input)?);
+        // Sessions side by side begin at once, and only one of them may install what is missing.
+        let mut shared = self.engine.lock().await;
+        let engine = match shared.upgrade() {
+            Some(engine) => engine,
+            None => {
+                let engine = Engine::connect(&self.setup.connect(), &self.setup.paths, &self.events).await;
+                let engine = Arc::new(engine.map_err(Failure::input)?);
+                *shared = Arc::downgrade(&engine);
+                engine
+            }
+        };
         self.hold(|held| held.engine = Some(engine.clone()));
         Ok(engine)
     }
