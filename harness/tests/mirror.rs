@@ -2,7 +2,7 @@
 //! of the stand-in's image, that holds images under their upstream names.
 //!
 //! `cargo xtask test` builds the image, names it in `DRYDOCK_STAND_IN_IMAGE` and sets `DOCKER_HOST`.
-#![allow(clippy::unwrap_used, reason = "a test's helper fails as the test does")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test's helper fails as the test does")]
 
 use std::{
     fs,

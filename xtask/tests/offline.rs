@@ -13,15 +13,15 @@ tar --zstd -cf ../by-hand.tar.zst *";
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
-fn ran(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
+fn ran(command: &mut Command) -> std::io::Result<Output> {
+    let output = command.output()?;
     println!("{command:?}: {}", output.status);
     println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    output
+    Ok(output)
 }
 
 /// `xtask` where there is no network but loopback.
-fn alone(dir: &Path, args: &[&str]) -> Output {
+fn alone(dir: &Path, args: &[&str]) -> std::io::Result<Output> {
     let script = "ip link set lo up && ! ip route get 192.0.2.1 2>/dev/null && exec \"$0\" \"$@\"";
     ran(Command::new("unshare")
         .args(["--net", "sh", "-c", script, XTASK])
@@ -32,16 +32,16 @@ fn alone(dir: &Path, args: &[&str]) -> Output {
         .env("DRYDOCK_CACHE", dir.join("cache")))
 }
 
-fn report(dir: &Path) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(dir.join("report/report.json")).unwrap()).unwrap()
+fn report(dir: &Path) -> std::io::Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&fs::read(dir.join("report/report.json"))?)?)
 }
 
 /// A bundle of the packages source, from the cache.
-fn bundle(dir: &Path) -> PathBuf {
+fn bundle(dir: &Path) -> std::io::Result<PathBuf> {
     let out = dir.join("drydock.tar.zst");
-    let made = ran(Command::new(XTASK).args(["bundle", "create", "--source", "packages", "--output"]).arg(&out));
+    let made = ran(Command::new(XTASK).args(["bundle", "create", "--source", "packages", "--output"]).arg(&out))?;
     assert!(made.status.success());
-    out
+    Ok(out)
 }
 
 #[test]
@@ -49,23 +49,23 @@ fn bundle(dir: &Path) -> PathBuf {
 fn a_bundle_is_all_that_a_run_needs_and_what_asks_for_more_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let made = bundle(dir);
+    let made = bundle(dir).unwrap();
 
     let cell = "untrusted-ca/no-trust/documented";
-    let ran_alone = alone(dir, &["e2e", cell, "--offline", "--provision", "--bundle", made.to_str().unwrap()]);
+    let ran_alone = alone(dir, &["e2e", cell, "--offline", "--provision", "--bundle", made.to_str().unwrap()]).unwrap();
     assert!(ran_alone.status.success());
-    let seen = report(dir);
+    let seen = report(dir).unwrap();
     assert_eq!((&seen["source"], &seen["harbor"]["kind"]), (&"bundle".into(), &"stand-in".into()));
 
     // By hand, of the same parts, but said to hold Harbor itself: what a run says of it comes from there.
     let unpacked = dir.join("unpacked");
     fs::create_dir(&unpacked).unwrap();
-    let unpack = ran(Command::new("tar").args(["--zstd", "-xf"]).arg(&made).arg("-C").arg(&unpacked));
+    let unpack = ran(Command::new("tar").args(["--zstd", "-xf"]).arg(&made).arg("-C").arg(&unpacked)).unwrap();
     assert!(unpack.status.success());
     let description = unpacked.join("drydock.json");
     let text = fs::read_to_string(&description).unwrap();
     fs::write(&description, text.replace("\"kind\": \"stand-in\"", "\"kind\": \"harbor\"")).unwrap();
-    let packed = ran(Command::new("sh").args(["-ec", BY_HAND]).current_dir(&unpacked));
+    let packed = ran(Command::new("sh").args(["-ec", BY_HAND]).current_dir(&unpacked)).unwrap();
     assert!(packed.status.success());
     let readme = include_str!("../../fixtures/bundles/README.md");
     let lines: Vec<&str> = readme.lines().map(str::trim).collect();
@@ -78,9 +78,9 @@ fn a_bundle_is_all_that_a_run_needs_and_what_asks_for_more_is_named() {
     fs::write(&runbook, asks).unwrap();
     let by_hand = dir.join("by-hand.tar.zst");
     let args = ["e2e", "--runbook", "asks.md", "--offline", "--provision", "--bundle", by_hand.to_str().unwrap()];
-    let asked = alone(dir, &args);
+    let asked = alone(dir, &args).unwrap();
     assert_eq!(asked.status.code(), Some(1));
-    let seen = report(dir);
+    let seen = report(dir).unwrap();
     assert_eq!((&seen["source"], &seen["harbor"]["kind"]), (&"bundle".into(), &"harbor".into()));
     let said = String::from_utf8_lossy(&asked.stderr) + String::from_utf8_lossy(&asked.stdout);
     for attempt in [

@@ -240,10 +240,13 @@ pub(super) struct InventoryDiff {
     pub more: usize,
 }
 
+/// A variant's name and its cells.
+type OfVariant<'a> = (&'a str, Vec<&'a CellResult>);
+
 /// The stories of all variants.
 pub(super) fn scenarios(source: &mut Source<'_>) -> Vec<Scenario> {
     // By first sight: parts of a run may come back to a variant.
-    let mut order: Vec<(&str, Vec<(&str, Vec<&CellResult>)>)> = Vec::new();
+    let mut order: Vec<(&str, Vec<OfVariant<'_>>)> = Vec::new();
     for cell in &source.cells {
         let scenario = match order.iter().position(|(name, _)| *name == cell.scenario) {
             Some(at) => at,
@@ -259,15 +262,14 @@ pub(super) fn scenarios(source: &mut Source<'_>) -> Vec<Scenario> {
         }
     }
     let mut names = std::mem::take(&mut source.names);
-    let told = order.iter().map(|(scenario, variants)| Scenario {
-        id: names.unique(&format!("scenario-{scenario}")),
-        name: plain(scenario),
-        variants: variants
-            .iter()
-            .map(|(variant, cells)| story(source, names.unique(&format!("{scenario}.{variant}")), variant, cells))
-            .collect(),
-    });
-    let told = told.collect();
+    let mut told = Vec::new();
+    for (scenario, variants) in &order {
+        let id = names.unique(&format!("scenario-{scenario}"));
+        let tell = |(variant, cells): &OfVariant<'_>| {
+            story(source, names.unique(&format!("{scenario}.{variant}")), variant, cells)
+        };
+        told.push(Scenario { id, name: plain(scenario), variants: variants.iter().map(tell).collect() });
+    }
     told
 }
 
