@@ -606,8 +606,8 @@ mod tests {
         assert_eq!(amiss(&seen, Some(&images())), Vec::<String>::new());
         seen.classes.clear();
         let lacks = amiss(&seen, Some(&images()));
-        let said = "images: one lacks x/provisioner:1; three lacks x/provisioner:1; control lacks";
-        assert!(lacks.len() == 1 && lacks[0].starts_with(said), "{lacks:?}");
+        let told = "images: one lacks x/provisioner:1; three lacks x/provisioner:1; control lacks";
+        assert!(lacks.len() == 1 && lacks[0].starts_with(told), "{lacks:?}");
         assert_eq!(amiss(&seen, Some(&Images { pullable: true, ..images() })), Vec::<String>::new());
     }
 
