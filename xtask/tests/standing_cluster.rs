@@ -179,7 +179,7 @@ async fn ends(mut command: Command) -> (Option<i32>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it makes a cluster and several labs in it: .ci/run runs it"]
+#[ignore = "it makes a cluster and several labs in it, a quarter of an hour: run it by hand"]
 async fn a_cluster_that_is_there_already_is_left_as_it_was() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let versions = Versions::load(&root.join("fixtures/versions.toml")).unwrap();
