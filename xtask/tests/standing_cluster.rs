@@ -45,14 +45,14 @@ const ON_NODE: &str = "mkdir -p /etc/containerd/certs.d/mirror.example:5000 /opt
     cp /etc/kubernetes/pki/ca.crt /usr/local/share/ca-certificates/company.crt\n\
     update-ca-certificates >/dev/null 2>&1; systemctl restart containerd\n\
     echo kept > /opt/local-path-provisioner/pvc-1_shop_data/file\n";
-/// All that a lab changes on a node, and more.
+/// All that a lab changes on a node, and more. Two folders are the node's own pod network's, which makes them with the first pod.
 const FILES: &str = r#"
 find /etc /opt /usr/local/share /srv /root -xdev | LC_ALL=C sort | while IFS= read -r path; do
   content=
   if [ -L "$path" ]; then content=$(readlink "$path"); elif [ -f "$path" ]; then content=$(md5sum < "$path" | cut -c1-12); fi
   echo "$path $(stat -c '%F %a %u:%g' "$path") $content"
 done
-ls -d /var/lib/* /run/drydock* 2>/dev/null || true
+ls -d /var/lib/* /run/drydock* 2>/dev/null | grep -vxE '/var/lib/cni|/run/drydock-pod-addresses'
 ctr -n k8s.io images ls -q | sort
 ctr -n k8s.io containers ls -q | wc -l
 systemctl list-units --all --plain --no-legend 'drydock*'
