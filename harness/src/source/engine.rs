@@ -7,9 +7,9 @@ use bollard::{
     errors::Error as DockerError,
     models::{ContainerCreateBody, HostConfig},
     query_parameters::{
-        CreateContainerOptions, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-        ImportImageOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-        RemoveImageOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
+        CreateContainerOptions, DownloadFromContainerOptionsBuilder, ImportImageOptionsBuilder,
+        ListImagesOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+        StartContainerOptions, UploadToContainerOptionsBuilder, WaitContainerOptions,
     },
 };
 use futures::{StreamExt, TryStreamExt};
@@ -27,8 +27,6 @@ pub const ARTIFACT_LABEL: &str = "io.drydock.artifact";
 
 /// Loading some gigabytes takes seconds; after this an engine is stuck.
 const LOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Pulling an image over a slow line.
-const PULL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Why an engine did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -117,20 +115,6 @@ impl EngineRef {
                 }
             });
         self.within(LOAD_LIMIT, &doing, load).await
-    }
-
-    /// Pulls an image, unless it is there.
-    ///
-    /// # Errors
-    /// The registry or the engine refuses.
-    pub async fn pull(&self, name: &str) -> Result<(), EngineError> {
-        let doing = format!("pull the image {name}");
-        if self.docker.inspect_image(name).await.is_ok() {
-            return Ok(());
-        }
-        let options = CreateImageOptionsBuilder::new().from_image(name).build();
-        let pull = self.docker.create_image(Some(options), None, None).try_for_each(|_| async { Ok(()) });
-        self.within(PULL_LIMIT, &doing, pull).await
     }
 
     /// Removes the images that were made from this cache folder and whose artifact `keep` does not want. One in use stays.
