@@ -18,7 +18,7 @@ use crate::exit::Failure;
 #[derive(Args, Clone, Default)]
 pub struct GuestArgs {
     /// Run in a cluster that is there already: a kubeconfig and one of its contexts; all that is changed there is put back
-    #[arg(long, value_name = "KUBECONFIG:CONTEXT")]
+    #[arg(long, value_name = "KUBECONFIG:CONTEXT", conflicts_with_all = ["offline", "containerd_config"])]
     cluster: Option<String>,
     /// The context's name, from whoever knows that the run breaks that cluster for its time
     #[arg(long, value_name = "CONTEXT", requires = "cluster")]

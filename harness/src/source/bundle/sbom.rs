@@ -25,11 +25,12 @@ pub(super) fn of(ingredients: &Ingredients, versions: &BTreeMap<String, String>)
     let mut seen = BTreeSet::new();
     for image in [&ingredients.node].into_iter().chain(&ingredients.images) {
         let digest = image.upon.as_ref().map(|stored| format!("sha256:{}", hash::of_bytes(&stored.manifest)));
-        components.push(json!({
-            "type": "container",
-            "name": image.name,
-            "version": digest.unwrap_or_default(),
-        }));
+        let mut component = json!({ "type": "container", "name": image.name });
+        // One that is made here has none before it is written.
+        if let Some(digest) = digest {
+            component["version"] = json!(digest);
+        }
+        components.push(component);
         for layer in &image.layers {
             if let Layer::Tar(path) = layer
                 && seen.insert(path.clone())
