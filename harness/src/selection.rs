@@ -149,20 +149,10 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::report::fixture::plan;
 
     fn cell(path: &str, role: Role) -> CellPlan {
-        let [scenario, variant, procedure] = path.split('/').collect::<Vec<_>>()[..] else { panic!("{path}") };
-        CellPlan {
-            scenario: scenario.to_owned(),
-            variant: variant.to_owned(),
-            procedure: procedure.to_owned(),
-            role,
-            expected: None,
-            why: None,
-            runbooks: Vec::new(),
-            stops_at: None,
-            part: None,
-        }
+        plan(path, role, None, None)
     }
 
     fn catalogue() -> Vec<CellPlan> {

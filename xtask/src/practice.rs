@@ -183,20 +183,7 @@ async fn begin(args: PracticeArgs) -> Result<u8, Failure> {
                 }
             };
             again::write_down(&lab).map_err(Failure::lab)?;
-            let state = State {
-                scenario,
-                variant,
-                report,
-                keep,
-                before: broken.before,
-                handed_over: Utc::now(),
-                away: 0.0,
-                left: None,
-                paused: false,
-                hints: 0,
-                gave_up: false,
-                checks: Vec::new(),
-            };
+            let state = State::handed_over(scenario, variant, report, keep, broken.before);
             state.write(&lab.dir)?;
             *made.lock().unwrap_or_else(PoisonError::into_inner) = Some(lab);
             Ok(())

@@ -63,6 +63,27 @@ pub struct Parts {
     pub harbor_kind: HarborKind,
 }
 
+#[cfg(test)]
+impl Parts {
+    /// Parts that are only named.
+    pub fn named() -> Self {
+        Self {
+            source: "packages".into(),
+            kind: "kind".into(),
+            kubectl: "kubectl".into(),
+            helm: "helm".into(),
+            crane: "crane".into(),
+            node_image: "node".into(),
+            network: Network::Drydock,
+            containerd_config_3: false,
+            local_path: String::new(),
+            chart: "chart".into(),
+            extra_values: String::new(),
+            harbor_kind: HarborKind::StandIn,
+        }
+    }
+}
+
 /// How the lab is to be.
 #[derive(Debug, Clone)]
 pub struct LabSpec {
@@ -370,22 +391,8 @@ mod tests {
     use super::*;
 
     fn config(restricted: bool, port: Option<u16>) -> String {
-        let parts = Parts {
-            source: "packages".into(),
-            kind: "kind".into(),
-            kubectl: "kubectl".into(),
-            helm: "helm".into(),
-            crane: "crane".into(),
-            node_image: "node".into(),
-            network: Network::Drydock,
-            containerd_config_3: false,
-            local_path: String::new(),
-            chart: "chart".into(),
-            extra_values: String::new(),
-            harbor_kind: HarborKind::StandIn,
-        };
         let spec = LabSpec { id: "lab".into(), dir: "lab".into(), port };
-        kind_config(&parts, &spec, restricted, restricted)
+        kind_config(&Parts::named(), &spec, restricted, restricted)
     }
 
     #[test]

@@ -461,6 +461,6 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), ReportError> {
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,11 @@ use oci_client::Reference;
 /// The registry that a mirror stands for.
 pub(super) const DOCKER_HUB: &str = "docker.io";
 
+/// Where a registry's API is.
+pub(super) fn api_host(registry: &str) -> &str {
+    if registry == DOCKER_HUB { "registry-1.docker.io" } else { registry }
+}
+
 /// Where a mirror of Docker Hub is: `HOST[:PORT][/PREFIX]`.
 ///
 /// It serves `docker.io` alone. What companies run stands for one upstream registry each, under a path of its own, in which the

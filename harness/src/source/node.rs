@@ -19,8 +19,9 @@ use super::{
 };
 use crate::{hash, paths::Paths, run::events::Events};
 
-/// What node images are called in the engine.
-const REPOSITORY: &str = "drydock/node";
+/// What node images are called in the engine: in full, since an engine with containerd's image store, the default of Docker 29,
+/// does not find what was loaded under a short name.
+const REPOSITORY: &str = "docker.io/drydock/node";
 /// The file that holds containerd's state, the image's top layer.
 const STATE: &str = "state.tar";
 /// The file that holds the digest of that layer.
@@ -211,4 +212,19 @@ pub(super) fn name(kubernetes: &str, recipe: &Recipe) -> String {
 fn digest(image: &Image) -> String {
     let manifest = image.upon.as_ref().map(|stored| stored.manifest.as_slice()).unwrap_or_default();
     hash::of_bytes(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_client::Reference;
+
+    use super::*;
+
+    #[test]
+    fn the_node_image_has_its_name_in_full() {
+        let recipe =
+            Recipe { name: "node".into(), key: "0123".into(), step: String::new(), usually: Duration::default() };
+        let name = name("v1.34.4", &recipe);
+        assert_eq!(name.parse::<Reference>().unwrap().whole(), name);
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     image::{Image, NAME_ANNOTATION},
     ingredients::{Facts, Harbor, Ingredients, LocalPath, Network, Tools},
     layout::{Layout, LayoutError},
-    mirror::Mirror,
+    mirror::{DOCKER_HUB, Mirror, api_host},
     node::NodeError,
     of_minor,
     registry::{self, Registry, RegistryError},
@@ -161,13 +161,8 @@ pub async fn ask_registries(pins: &Pins) -> Vec<Answer> {
 fn registry(image: &str) -> &str {
     match image.split_once('/') {
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
+        _ => DOCKER_HUB,
     }
-}
-
-/// Where a registry's API is.
-fn api_host(registry: &str) -> &str {
-    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
 fn client() -> Result<reqwest::Client, reqwest::Error> {

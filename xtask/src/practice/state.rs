@@ -66,6 +66,24 @@ pub struct Check {
 }
 
 impl State {
+    /// The state of a broken lab as it is handed over now; `before` is what Harbor held before the fault.
+    pub fn handed_over(scenario: String, variant: String, report: PathBuf, keep: bool, before: Inventory) -> Self {
+        Self {
+            scenario,
+            variant,
+            report,
+            keep,
+            before,
+            handed_over: Utc::now(),
+            away: 0.0,
+            left: None,
+            paused: false,
+            hints: 0,
+            gave_up: false,
+            checks: Vec::new(),
+        }
+    }
+
     /// The state of the practice in a lab's folder.
     pub fn read(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join(FILE);
@@ -180,20 +198,8 @@ mod tests {
     }
 
     fn state() -> State {
-        State {
-            scenario: "pv-drift".into(),
-            variant: "blobs-lost".into(),
-            report: "/reports/one".into(),
-            keep: false,
-            before: Inventory::default(),
-            handed_over: at(100),
-            away: 0.0,
-            left: None,
-            paused: false,
-            hints: 0,
-            gave_up: false,
-            checks: Vec::new(),
-        }
+        let new = State::handed_over("pv-drift".into(), "blobs-lost".into(), "/reports/one".into(), false, Inventory::default());
+        State { handed_over: at(100), ..new }
     }
 
     fn check(verdict: Verdict, recovery_seconds: Option<f64>) -> Check {

@@ -14,7 +14,7 @@ use super::caps::Bounding;
 /// An engine under load answers late; one that is not there, at once.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// `docker commit` of a node image keeps the engine silent for minutes.
+/// While an engine loads a node image it is silent, on a slow disk for minutes.
 const REQUEST_SECONDS: u64 = 600;
 
 /// What an engine said of itself.

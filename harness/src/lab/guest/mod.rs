@@ -230,25 +230,15 @@ async fn make_namespaces(lab: &Lab) -> Result<(), LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::events::HarborKind;
 
     fn parts() -> Parts {
         let manifest = include_str!("../../../../fixtures/manifests/local-path-storage.yaml");
         let manifest =
             manifest.replace("@PROVISIONER_IMAGE@", "x/provisioner:1").replace("@HELPER_IMAGE@", "x/helper:1");
         Parts {
-            source: "packages".into(),
-            kind: "kind".into(),
-            kubectl: "kubectl".into(),
-            helm: "helm".into(),
-            crane: "crane".into(),
-            node_image: "node".into(),
-            network: Network::Drydock,
-            containerd_config_3: false,
             local_path: manifest,
-            chart: "chart".into(),
             extra_values: "standIn: {\"image\":\"x/harbor:1\"}\n".into(),
-            harbor_kind: HarborKind::StandIn,
+            ..Parts::named()
         }
     }
 

@@ -9,7 +9,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{super::render, tests::two};
+use super::{
+    super::{fixture::many, render},
+    tests::{USUAL, two},
+};
 use crate::run::events::Event;
 
 /// Chromium starts in a second or two; on a machine with much else to do it may take far longer.
@@ -179,6 +182,26 @@ fn the_page_opens_in_a_browser_without_errors_barriers_or_dead_links() {
             assert!(dir.path().join(link).is_file(), "{link}");
         }
     }
+}
+
+/// How long it takes is printed beside an empty page's time, in which the browser only starts and ends.
+#[test]
+fn a_page_of_two_hundred_variants_opens() {
+    let Some(chromium) = Chromium::of_environment() else { return };
+    let dir = folder(&many(200, USUAL));
+    let empty = dir.path().join("empty.html");
+    std::fs::write(&empty, "<!doctype html><title>empty</title>").unwrap();
+    let look = Look { width: 1280, dark: false };
+    let timed = |page: &Path| {
+        let begun = Instant::now();
+        let (document, said) = chromium.open(page, look);
+        (document, said, begun.elapsed().as_secs_f64())
+    };
+    let (_, _, nothing) = timed(&empty);
+    let (document, said, page) = timed(&dir.path().join("report.html"));
+    println!("200 variants: {page:.2} s with the browser's start, an empty page {nothing:.2} s");
+    assert!(!said.contains(":CONSOLE"), "{said}");
+    assert!(document.contains("variant-0") && document.contains("variant-199"));
 }
 
 #[test]

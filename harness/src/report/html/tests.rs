@@ -8,7 +8,7 @@ use super::{
 use crate::run::events::{Event, EventKind};
 
 /// What a pull says, of a usual length.
-const USUAL: &str = "worker1: library/app:v1: ErrImagePull: tls: failed to verify certificate: x509: certificate signed by unknown authority";
+pub const USUAL: &str = "worker1: library/app:v1: ErrImagePull: tls: failed to verify certificate: x509: certificate signed by unknown authority";
 
 fn page(events: &[Event]) -> String {
     html(&Record::of(events), Path::new("no/such/folder")).unwrap()

@@ -18,7 +18,7 @@ use super::{
     docker::{self, DockerFiles, Login, Trust},
     error::{Limit, Problem, RegistryError, Unanswered, said},
 };
-use crate::source::mirror::DOCKER_HUB;
+use crate::source::mirror::{DOCKER_HUB, api_host};
 
 /// A registry that does not take a connection by then is not there.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Host {
             .tls_certs_merge(trust.certificates.clone())
             .build()
             .map_err(|error| RegistryError::Client { host: name.to_owned(), reason: error.to_string() })?;
-        let api = if name == DOCKER_HUB { "registry-1.docker.io" } else { name };
+        let api = api_host(name);
         let mut base = format!("https://{api}");
         // As Docker does: plain HTTP, should a registry of this machine not speak TLS.
         if is_loopback(name)
