@@ -1,4 +1,4 @@
-//! External commands: kind, helm, kubectl, go. A failed command carries what was run, as a line to paste, and its output.
+//! External commands: kind, helm, kubectl, go. A failed command carries what was run, with which variables, and its output.
 
 use std::{
     ffi::OsStr,
@@ -21,26 +21,30 @@ pub enum CmdError {
     /// It could not be started.
     #[error("start `{line}`: {source}")]
     Start {
-        /// The command as a line to paste.
+        /// The command.
         line: String,
         /// The system's reason.
         source: std::io::Error,
     },
     /// It ended with a failure.
-    #[error("`{line}` ended with {status}; it said: {said}")]
+    #[error("`{line}` ended with {status}; it said: {said}{ran_with}")]
     Failed {
-        /// The command as a line to paste.
+        /// The command.
         line: String,
+        /// The variables that were set for it, as a line of their own, if any were.
+        ran_with: String,
         /// How it ended.
         status: ExitStatus,
         /// The end of its output.
         said: String,
     },
     /// It did not end in time, and was stopped with all that it had started.
-    #[error("`{line}` did not end within {} s and was stopped; it said: {said}", after.as_secs())]
+    #[error("`{line}` did not end within {} s and was stopped; it said: {said}{ran_with}", after.as_secs())]
     TimedOut {
-        /// The command as a line to paste.
+        /// The command.
         line: String,
+        /// As with one that failed.
+        ran_with: String,
         /// The limit.
         after: Duration,
         /// The end of its output.
@@ -140,16 +144,18 @@ impl Cmd {
         self
     }
 
-    /// The command as a line to paste into a shell.
+    /// The command as a line of a shell, without its variables.
     pub fn line(&self) -> String {
-        let mut words: Vec<String> = self
-            .env
-            .iter()
-            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name}={}", quote(value))))
-            .collect();
-        words.push(quote(&self.program.to_string_lossy()));
-        words.extend(self.args.iter().map(|arg| quote(arg)));
-        words.join(" ")
+        let program = self.program.to_string_lossy();
+        let words = [&*program].into_iter().chain(self.args.iter().map(String::as_str));
+        words.map(quote).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Told last: what a command said matters more.
+    fn ran_with(&self) -> String {
+        let set = self.env.iter().filter_map(|(name, value)| Some(format!(" {name}={}", quote(value.as_ref()?))));
+        let set: String = set.collect();
+        if set.is_empty() { set } else { format!("\nit ran with{set}") }
     }
 
     /// Runs it and returns what it printed; any exit status but 0 is an error.
@@ -158,7 +164,8 @@ impl Cmd {
         if output.status.success() {
             return Ok(output);
         }
-        Err(CmdError::Failed { line: self.line(), status: output.status, said: said(&output.stdout, &output.stderr) })
+        let said = said(&output.stdout, &output.stderr);
+        Err(CmdError::Failed { line: self.line(), ran_with: self.ran_with(), status: output.status, said })
     }
 
     /// Runs it and returns what it printed, however it ended.
@@ -205,6 +212,7 @@ impl Cmd {
             }),
             Err(_) => Err(CmdError::TimedOut {
                 line: self.line(),
+                ran_with: self.ran_with(),
                 after: self.limit,
                 said: said(&kept_out.text(), &kept_err.text()),
             }),
@@ -285,12 +293,12 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failed_command_is_a_line_to_paste() {
-        let error = Cmd::new("sh").args(["-c", "echo no such thing >&2; exit 3"]).run().await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`sh -c 'echo no such thing >&2; exit 3'` ended with exit status: 3; it said: no such thing"
-        );
+    async fn a_failed_command_is_told_with_what_it_said_and_its_variables() {
+        let cmd = Cmd::new("sh").args(["-c", "echo no such thing >&2; exit 3"]);
+        let failed = "`sh -c 'echo no such thing >&2; exit 3'` ended with exit status: 3; it said: no such thing";
+        assert_eq!(cmd.clone().run().await.unwrap_err().to_string(), failed);
+        let with = cmd.env("A", "b c").env("D", "e").env_remove("F");
+        assert_eq!(with.run().await.unwrap_err().to_string(), format!("{failed}\nit ran with A='b c' D=e"));
     }
 
     #[tokio::test]

@@ -235,7 +235,8 @@ impl Worker {
                 if self.keep_broken && self.went_wrong() {
                     break;
                 }
-                if !self.left().is_empty() {
+                // One with nothing left to do makes room for the others.
+                if !self.keep_broken || !self.left().is_empty() {
                     self.remove(session, &id).await?;
                 }
                 continue;

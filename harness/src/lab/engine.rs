@@ -671,7 +671,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = connect(dir.path(), vec![fake_engine(dir.path(), "1.41", "with-help")]).await.unwrap();
         assert_eq!((engine.info().api.as_str(), engine.is_private()), ("1.41", false));
-        assert_eq!(engine.cmd("kind").arg("version").line(), format!("DOCKER_HOST={} kind version", engine.host()));
+        let failed = engine.cmd("sh").args(["-c", "echo $DOCKER_HOST; exit 1"]).run().await.unwrap_err().to_string();
+        assert!(failed.contains(&format!("it said: {}", engine.host())), "{failed}");
         assert!(!dir.path().join("cache").exists());
     }
 }

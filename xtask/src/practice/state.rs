@@ -198,7 +198,13 @@ mod tests {
     }
 
     fn state() -> State {
-        let new = State::handed_over("pv-drift".into(), "blobs-lost".into(), "/reports/one".into(), false, Inventory::default());
+        let new = State::handed_over(
+            "pv-drift".into(),
+            "blobs-lost".into(),
+            "/reports/one".into(),
+            false,
+            Inventory::default(),
+        );
         State { handed_over: at(100), ..new }
     }
 

@@ -235,11 +235,7 @@ mod tests {
         let manifest = include_str!("../../../../fixtures/manifests/local-path-storage.yaml");
         let manifest =
             manifest.replace("@PROVISIONER_IMAGE@", "x/provisioner:1").replace("@HELPER_IMAGE@", "x/helper:1");
-        Parts {
-            local_path: manifest,
-            extra_values: "standIn: {\"image\":\"x/harbor:1\"}\n".into(),
-            ..Parts::named()
-        }
+        Parts { local_path: manifest, extra_values: "standIn: {\"image\":\"x/harbor:1\"}\n".into(), ..Parts::named() }
     }
 
     fn before(storage: Storage, control_plane: bool) -> Before {
