@@ -86,12 +86,17 @@ fn a_readme_that_says_otherwise_is_found_out() {
 }
 
 #[test]
-fn every_link_of_a_readme_leads_somewhere() {
-    let link = Regex::new(r"\]\(([^)#]+)\)").unwrap();
-    for scenario in e2e::scenarios().unwrap().0 {
-        let folder = crate::root().join("scenarios").join(&scenario.spec().name);
-        for found in link.captures_iter(&readme(scenario.as_ref())) {
-            assert!(folder.join(&found[1]).exists(), "{}: {}", scenario.spec().name, &found[1]);
+fn every_link_of_a_document_leads_somewhere() {
+    let link = Regex::new(r"\]\(([^)#]+)[^)]*\)").unwrap();
+    let scenarios = e2e::scenarios().unwrap().0;
+    let scenarios = scenarios.iter().map(|scenario| format!("scenarios/{}/README.md", scenario.spec().name));
+    let fixtures = ["bundles", "clusters", "harbor-stand-in", "runbooks"];
+    let fixtures = fixtures.map(|folder| format!("fixtures/{folder}/README.md"));
+    let documents = ["README.md", "CONTRIBUTING.md"].map(str::to_owned).into_iter().chain(fixtures).chain(scenarios);
+    for document in documents.map(|path| crate::root().join(path)) {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for found in link.captures_iter(&text).filter(|found| !found[1].starts_with("https:")) {
+            assert!(document.with_file_name("").join(&found[1]).exists(), "{}: {}", document.display(), &found[1]);
         }
     }
 }
