@@ -298,16 +298,21 @@ pub(super) async fn install_harbor(lab: &Lab, step: &Step) -> Result<(), LabErro
     wait_for_pods(lab, step).await
 }
 
+/// How long Harbor may think about its health before it is asked again. Just after a pod was replaced, its core may be asking
+/// the old one, which never answers.
+const HEALTH: Duration = Duration::from_secs(5);
+
 /// Waits until every pod of Harbor is Ready, and Harbor says that it is healthy.
 pub async fn wait_for_harbor(lab: &Lab, step: &Step) -> Result<(), LabError> {
     wait_for_pods(lab, step).await?;
     let ca = lab.harbor.ca(&lab.client).await?;
     let api = api::Api::new(&lab.harbor, &ca, &lab.harbor.accounts.admin)?;
     poll(step, "Harbor to be healthy", Duration::from_secs(180), Duration::from_millis(250), || async {
-        Ok::<_, String>(match api.health().await {
-            Ok(health) if health.status == "healthy" => Look::Ready(()),
-            Ok(health) => Look::NotYet(format!("unhealthy: {}", health.amiss().join(", "))),
-            Err(error) => Look::NotYet(error.to_string()),
+        Ok::<_, String>(match tokio::time::timeout(HEALTH, api.health()).await {
+            Ok(Ok(health)) if health.status == "healthy" => Look::Ready(()),
+            Ok(Ok(health)) => Look::NotYet(format!("unhealthy: {}", health.amiss().join(", "))),
+            Ok(Err(error)) => Look::NotYet(error.to_string()),
+            Err(_) => Look::NotYet(format!("no answer within {} s", HEALTH.as_secs())),
         })
     })
     .await?;

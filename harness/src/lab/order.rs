@@ -1,7 +1,7 @@
 //! Bringing a lab in order before a variant: Harbor as it was when the lab was made. Damage is undone in place where it can
 //! be, by a new installation where it cannot, and the inventory says when it is done.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{
@@ -127,14 +127,14 @@ async fn empty_registry_cache(lab: &Lab) -> Result<(), LabError> {
 
 async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError> {
     let namespace = lab.harbor.namespace.as_str();
+    let volumes = own_volumes(lab).await?;
     lab.helm().args(["uninstall", &lab.harbor.release, "-n", namespace, "--ignore-not-found"]).run().await?;
-    // What procedures made beside the release goes with it.
-    let kinds = ["pods,jobs,persistentvolumeclaims,secrets", "--all", "--wait=false"];
+    // What procedures made beside the release goes with it. What the pods hold is given up, so they need no time to save it.
+    let kinds = ["pods,jobs,persistentvolumeclaims,secrets", "--all", "--wait=false", "--grace-period=1"];
     lab.kubectl().args(["delete", "-n", namespace]).args(kinds).run().await?;
-    remove_volumes(lab, step).await?;
-    gone(step, "Harbor's pods to go", Api::<Pod>::namespaced(lab.client.clone(), namespace)).await?;
+    gone(step, "Harbor's pods to go", Api::<Pod>::namespaced(lab.client.clone(), namespace), |_| true).await?;
     let claims = Api::<PersistentVolumeClaim>::namespaced(lab.client.clone(), namespace);
-    gone(step, "Harbor's claims to go", claims).await?;
+    gone(step, "Harbor's claims to go", claims, |_| true).await?;
     let others: Vec<String> = match order {
         Order::Anywhere => Vec::new(),
         Order::OnGpuNode => lab.node_names().into_iter().filter(|node| node != &lab.gpu_node).collect(),
@@ -142,38 +142,40 @@ async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
     if !others.is_empty() {
         lab.kubectl().arg("cordon").args(&others).run().await?;
     }
-    cluster::install_harbor(lab, step).await?;
+    // The new claims get volumes of other names, so nothing waits for the old ones' folders to be removed.
+    futures::try_join!(remove_volumes(lab, &volumes, step), cluster::install_harbor(lab, step))?;
     if !others.is_empty() {
         lab.kubectl().arg("uncordon").args(&others).run().await?;
     }
     cluster::wait_for_harbor(lab, step).await
 }
 
-/// Removes Harbor's volumes. A cluster that is not the lab's own has others.
-async fn remove_volumes(lab: &Lab, step: &Step) -> Result<(), LabError> {
+/// The names of Harbor's volumes. A cluster that is not the lab's own has others.
+async fn own_volumes(lab: &Lab) -> Result<BTreeSet<String>, LabError> {
     let api = Api::<PersistentVolume>::all(lab.client.clone());
     let volumes = api.list(&ListParams::default()).await.map_err(LabError::kube("list the volumes"))?;
-    let own = |volume: &PersistentVolume| is_of(volume, &lab.harbor.namespace);
-    for volume in volumes.iter().filter(|volume| own(volume)) {
-        match api.delete(&volume.name_any(), &DeleteParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            deleted => drop(deleted.map_err(LabError::kube(format!("delete the volume {}", volume.name_any())))?),
-        }
-    }
-    watch::until(step, "the volumes to go", GONE, api, watcher::Config::default(), |left| {
-        let names: Vec<&str> = left.iter().filter(|(_, volume)| own(volume)).map(|(name, _)| name.as_str()).collect();
-        Ok(if names.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", names.join(", "))) })
-    })
-    .await?;
-    Ok(())
+    let own = volumes.iter().filter(|volume| is_of(volume, &lab.harbor.namespace));
+    Ok(own.map(PersistentVolume::name_any).collect())
 }
 
-async fn gone<K>(step: &Step, what: &str, api: Api<K>) -> Result<(), LabError>
+async fn remove_volumes(lab: &Lab, names: &BTreeSet<String>, step: &Step) -> Result<(), LabError> {
+    let api = Api::<PersistentVolume>::all(lab.client.clone());
+    for name in names {
+        match api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            deleted => drop(deleted.map_err(LabError::kube(format!("delete the volume {name}")))?),
+        }
+    }
+    gone(step, "the old volumes to go", api, |name| names.contains(name)).await
+}
+
+/// Waits until none of those that `counts`, by their name, is left.
+async fn gone<K>(step: &Step, what: &str, api: Api<K>, counts: impl Fn(&str) -> bool) -> Result<(), LabError>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     watch::until(step, what, GONE, api, watcher::Config::default(), |left| {
-        let names: Vec<&str> = left.keys().map(String::as_str).collect();
+        let names: Vec<&str> = left.keys().map(String::as_str).filter(|name| counts(name)).collect();
         Ok(if names.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("still there: {}", names.join(", "))) })
     })
     .await?;

@@ -220,8 +220,8 @@ done
 content='{content}'
 names=$($ctr images ls -q | grep -E "/({repositories})[:@]|^($content)\$" || true)
 [ -z "$names" ] || $ctr images rm --sync $names >/dev/null
-since=$(date -d "$(systemctl show -P ActiveEnterTimestamp containerd)" +%s)
 $ctr leases ls | awk '/containerd.io\/gc.expire/ {{ print $1, $2 }}' | while read -r lease created; do
+  since=$(date -d "$(systemctl show -P ActiveEnterTimestamp containerd)" +%s)
   [ "$(date -d "$created" +%s)" -ge "$since" ] || $ctr leases rm --sync "$lease" >/dev/null
 done
 {{ $ctr content ls -q; $ctr snapshots ls; }} | grep -oE "$content" | sort -u || true

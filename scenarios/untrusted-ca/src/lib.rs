@@ -82,6 +82,10 @@ impl Scenario for UntrustedCa {
         true
     }
 
+    fn restarts_containerd(&self) -> bool {
+        true
+    }
+
     fn observe<'a>(
         &'a self,
         lab: &'a Lab,
