@@ -16,6 +16,7 @@ use harness::{
     observe::{
         Observation,
         placement::{self, Placement},
+        pods::PullObservation,
         pull,
         symptom::Judgement,
     },
@@ -94,9 +95,10 @@ impl Scenario for AffinityConflict {
             let at_rest = Placement::take(lab).await?.pods;
             let up = !at_rest.is_empty() && at_rest.iter().all(|pod| pod.ready);
             let hopeless = !up || cluster::wait_for_harbor(lab, step).await.is_err();
-            let pulls = pull::everywhere(lab, step, |pull| hopeless || !pull.may_pass()).await?;
-            let (placement, inventory) = futures::join!(Placement::take(lab), Inventory::take(lab));
-            Ok(Observation { pulls, inventory: Some(inventory), placement: Some(placement?) })
+            let decisive = |pull: &PullObservation| hopeless || !pull.may_pass();
+            let (pulls, inventory) = futures::join!(pull::everywhere(lab, step, decisive), Inventory::take(lab));
+            let placement = Some(Placement::take(lab).await?);
+            Ok(Observation { pulls: pulls?, inventory: Some(inventory), placement })
         }
         .boxed()
     }

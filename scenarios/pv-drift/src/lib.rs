@@ -10,7 +10,7 @@ use harness::{
         Lab, LabError, cluster,
         order::{self, Order},
     },
-    observe::{Observation, pull, symptom::Judgement},
+    observe::{Observation, pods::PullObservation, pull, symptom::Judgement},
     run::{events::Step, judge::Known, runner::Scenario},
     runbook::{
         self, Runbook,
@@ -83,9 +83,9 @@ impl Scenario for PvDrift {
         async move {
             // Harbor's processes are in order throughout this scenario; what they hold is not.
             cluster::wait_for_harbor(lab, step).await?;
-            let pulls = pull::everywhere(lab, step, |pull| !pull.may_pass()).await?;
-            let inventory = Some(Inventory::take(lab).await);
-            Ok(Observation { pulls, inventory, placement: None })
+            let decisive = |pull: &PullObservation| !pull.may_pass();
+            let (pulls, inventory) = futures::join!(pull::everywhere(lab, step, decisive), Inventory::take(lab));
+            Ok(Observation { pulls: pulls?, inventory: Some(inventory), placement: None })
         }
         .boxed()
     }
