@@ -41,8 +41,7 @@ impl Cache {
     }
 
     async fn connect(&self, provision: bool) -> Engine {
-        let options =
-            ConnectOptions { provision, offline: false, candidates: Vec::new(), runtime: Some(ENGINE_USER.into()) };
+        let options = ConnectOptions { provision, runtime: Some(ENGINE_USER.into()), ..ConnectOptions::default() };
         Engine::connect(&options, &self.paths(), &Events::discard()).await.unwrap()
     }
 
@@ -78,12 +77,7 @@ impl Cache {
 
     /// What gc may do is the same as a user may.
     async fn gc(&self, all: bool) -> GcReport {
-        let connect = ConnectOptions {
-            provision: false,
-            offline: false,
-            candidates: Vec::new(),
-            runtime: Some(ENGINE_USER.into()),
-        };
+        let connect = ConnectOptions { runtime: Some(ENGINE_USER.into()), ..ConnectOptions::default() };
         gc(&self.paths(), &GcOptions { all, connect }, &Events::discard()).await.unwrap()
     }
 

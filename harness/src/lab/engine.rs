@@ -85,6 +85,27 @@ pub enum EngineError {
         /// Its API's version.
         api: String,
     },
+    /// kind is told to drive something else.
+    #[error(
+        "drive kind: KIND_EXPERIMENTAL_PROVIDER is `{0}`, and labs are made through a Docker engine's API only; unset it, and \
+         for podman name its socket in DOCKER_HOST"
+    )]
+    OtherProvider(
+        /// What.
+        String,
+    ),
+    /// podman with cgroup v1. Seen with podman 4.3.1: of some hierarchies its containers have the root, and the kubelet
+    /// misses its groups there.
+    #[error(
+        "use podman {version} at {candidate}: with cgroup v1 no kubelet starts in its containers; use Docker, or a machine \
+         with cgroup v2"
+    )]
+    PodmanCgroupV1 {
+        /// Where.
+        candidate: String,
+        /// podman's version.
+        version: String,
+    },
     /// The engine cannot run privileged containers.
     #[error(
         "use the Docker engine at {candidate}: its bounding set lacks CAP_SYS_RESOURCE and its default runtime is \
@@ -231,7 +252,7 @@ pub enum EngineError {
 }
 
 /// How to find an engine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ConnectOptions {
     /// Whether the system may be changed: Docker installed, an engine started.
     pub provision: bool,
@@ -239,6 +260,8 @@ pub struct ConnectOptions {
     pub offline: bool,
     /// Where an engine may answer, most wanted first.
     pub candidates: Vec<Candidate>,
+    /// What kind is told to drive in place of Docker.
+    pub other_provider: Option<String>,
     /// The program that is the restricted runtime when it is called [`oci_runtime::NAME`]; by default this one.
     pub runtime: Option<PathBuf>,
 }
@@ -246,7 +269,13 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// As the environment says.
     pub fn from_env(provision: bool) -> Self {
-        Self { provision, offline: false, candidates: resolve::candidates(), runtime: None }
+        Self {
+            provision,
+            offline: false,
+            candidates: resolve::candidates(),
+            other_provider: resolve::other_provider(),
+            runtime: None,
+        }
     }
 }
 
@@ -347,6 +376,9 @@ impl Engine {
     }
 
     async fn find(options: &ConnectOptions, paths: &Paths, step: &Step) -> Result<Self, EngineError> {
+        if let Some(provider) = &options.other_provider {
+            return Err(EngineError::OtherProvider(provider.clone()));
+        }
         let (engine, tried) = Self::first_that_answers(options, step).await?;
         let engine = match engine {
             Some(engine) => Some(engine),
@@ -466,14 +498,19 @@ impl Engine {
         let docker = answer.client(host).map_err(said)?;
         let facts = docker.info().await.map_err(said)?;
         let text = |field: Option<String>| field.unwrap_or_else(|| "unknown".to_owned());
+        let cgroup_version = text(facts.cgroup_version.map(|version| version.to_string()));
+        if answer.podman && cgroup_version == "1" {
+            return Err(EngineError::PodmanCgroupV1 { candidate: named.to_owned(), version: answer.version });
+        }
+        let version = if answer.podman { format!("podman {}", answer.version) } else { answer.version };
         let info = EngineInfo {
             host: host.to_owned(),
             private: private.is_some(),
             restricted,
-            version: answer.version,
+            version,
             api,
             storage_driver: text(facts.driver),
-            cgroup_version: text(facts.cgroup_version.map(|version| version.to_string())),
+            cgroup_version,
             cgroup_driver: text(facts.cgroup_driver.map(|driver| driver.to_string())),
             default_runtime: text(facts.default_runtime),
             data_root: facts.docker_root_dir.map(PathBuf::from).unwrap_or_default(),
@@ -606,6 +643,11 @@ mod tests {
 
     /// An engine of which only the answers to `/version` and `/info` exist.
     fn fake_engine(dir: &Path, api: &'static str, runtime: &'static str) -> Candidate {
+        let version = format!(r#"{{"Version":"0.0-fake","ApiVersion":"{api}"}}"#);
+        answering(dir, version, format!(r#"{{"DefaultRuntime":"{runtime}","DockerRootDir":"/data"}}"#))
+    }
+
+    fn answering(dir: &Path, version: String, info: String) -> Candidate {
         let path = dir.join("docker.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         std::thread::spawn(move || {
@@ -613,11 +655,7 @@ mod tests {
                 let mut stream = stream.unwrap();
                 let mut request = [0; 4096];
                 let read = stream.read(&mut request).unwrap();
-                let body = if request[..read].starts_with(b"GET /version") {
-                    format!(r#"{{"Version":"0.0-fake","ApiVersion":"{api}"}}"#)
-                } else {
-                    format!(r#"{{"DefaultRuntime":"{runtime}","DockerRootDir":"/data"}}"#)
-                };
+                let body = if request[..read].starts_with(b"GET /version") { &version } else { &info };
                 write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
             }
         });
@@ -625,7 +663,15 @@ mod tests {
     }
 
     async fn connect(dir: &Path, candidates: Vec<Candidate>) -> Result<Engine, String> {
-        let options = ConnectOptions { provision: false, offline: false, candidates, runtime: None };
+        connect_with(dir, candidates, None).await
+    }
+
+    async fn connect_with(
+        dir: &Path,
+        candidates: Vec<Candidate>,
+        other_provider: Option<String>,
+    ) -> Result<Engine, String> {
+        let options = ConnectOptions { candidates, other_provider, ..ConnectOptions::default() };
         let engine = Engine::connect(&options, &Paths::at(dir.join("cache")), &Events::discard()).await;
         engine.map_err(|error| error.to_string().replace(&dir.display().to_string(), "[dir]"))
     }
@@ -650,6 +696,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = fake_engine(dir.path(), "1.40", "drydock");
         insta::assert_snapshot!(connect(dir.path(), vec![old]).await.unwrap_err());
+    }
+
+    #[tokio::test]
+    async fn another_provider_of_kind_is_refused_and_podman_where_no_kubelet_starts_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let version =
+            r#"{"Components":[{"Name":"Podman Engine","Version":"4.3.1"}],"Version":"4.3.1","ApiVersion":"1.41"}"#;
+        let podman = |cgroups: &str| {
+            let dir = dir.path().join(cgroups);
+            std::fs::create_dir(&dir).unwrap();
+            answering(&dir, version.to_owned(), format!(r#"{{"DefaultRuntime":"crun","CgroupVersion":"{cgroups}"}}"#))
+        };
+        let provider = Some("podman".to_owned());
+        let said = [
+            connect_with(dir.path(), Vec::new(), provider).await.unwrap_err(),
+            connect(dir.path(), vec![podman("1")]).await.unwrap_err(),
+            connect(dir.path(), vec![podman("2")]).await.unwrap().info().version.clone(),
+        ];
+        insta::assert_snapshot!(said.join("\n"));
     }
 
     #[tokio::test]

@@ -473,7 +473,7 @@ mod tests {
     #[tokio::test]
     async fn an_empty_cache_has_nothing_to_remove() {
         let dir = tempfile::tempdir().unwrap();
-        let connect = ConnectOptions { provision: false, offline: false, candidates: Vec::new(), runtime: None };
+        let connect = ConnectOptions::default();
         let options = GcOptions { all: false, connect };
         let report = gc(&Paths::at(dir.path()), &options, &Events::discard()).await.unwrap();
         assert_eq!(report.to_string(), "nothing to remove");

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 fn work() -> Result<(), Box<dyn Error>> {
     let cache = std::env::args_os().nth(1).ok_or("usage: engine-user CACHE")?;
     tokio::runtime::Runtime::new()?.block_on(async {
-        let options = ConnectOptions { provision: true, offline: false, candidates: Vec::new(), runtime: None };
+        let options = ConnectOptions { provision: true, ..ConnectOptions::default() };
         let events = Events::discard();
         let paths = Paths::at(cache);
         let engine = Engine::connect(&options, &paths, &events).await?;

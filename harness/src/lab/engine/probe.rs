@@ -26,6 +26,8 @@ pub struct Answer {
     pub api: (usize, usize),
     /// What its process can have, if that is to be seen from here.
     pub bounding: Option<Bounding>,
+    /// Whether it is podman, which answers as a Docker engine does.
+    pub podman: bool,
 }
 
 impl Answer {
@@ -69,6 +71,14 @@ impl ProbeError {
 struct Version {
     version: String,
     api_version: String,
+    #[serde(default)]
+    components: Vec<Component>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component {
+    name: String,
 }
 
 /// Asks `/version` without naming an API version, the one question that engines of any age answer.
@@ -122,7 +132,8 @@ fn parse(response: &str, bounding: Option<Bounding>) -> Result<Answer, ProbeErro
         .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
         .ok_or_else(|| ProbeError::Answer(format!("its API version is `{}`", version.api_version)))?;
     let ours = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
-    Ok(Answer { version: version.version, api: ours.min(theirs), bounding })
+    let podman = version.components.iter().any(|component| component.name == "Podman Engine");
+    Ok(Answer { version: version.version, api: ours.min(theirs), bounding, podman })
 }
 
 #[cfg(test)]
@@ -138,6 +149,17 @@ mod tests {
         assert_eq!(parse(&response("1.41"), None).unwrap().api, (1, 41));
         let newest = (API_DEFAULT_VERSION.major_version, API_DEFAULT_VERSION.minor_version);
         assert_eq!(parse(&response("1.999"), None).unwrap().api, newest);
+    }
+
+    #[test]
+    fn podman_is_known_by_its_component() {
+        let head = "HTTP/1.0 200 OK\r\n\r\n";
+        let podman =
+            r#"{"Components":[{"Name":"Podman Engine","Version":"4.3.1"}],"Version":"4.3.1","ApiVersion":"1.41"}"#;
+        assert!(parse(&format!("{head}{podman}"), None).unwrap().podman);
+        let docker = podman.replace("Podman Engine", "Engine");
+        assert!(!parse(&format!("{head}{docker}"), None).unwrap().podman);
+        assert!(!parse(&response("1.41"), None).unwrap().podman);
     }
 
     #[test]

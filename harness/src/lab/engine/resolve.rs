@@ -49,6 +49,11 @@ pub fn candidates() -> Vec<Candidate> {
     judge(var("DOCKER_HOST"), var("DOCKER_CONTEXT"), config_dir.as_deref())
 }
 
+/// What kind is told to drive in place of Docker, if the environment says so.
+pub fn other_provider() -> Option<String> {
+    std::env::var("KIND_EXPERIMENTAL_PROVIDER").ok().filter(|provider| !matches!(provider.as_str(), "" | "docker"))
+}
+
 fn judge(docker_host: Option<String>, docker_context: Option<String>, config_dir: Option<&Path>) -> Vec<Candidate> {
     if let Some(host) = docker_host {
         return vec![Candidate { host, origin: Origin::Variable }];
