@@ -21,7 +21,7 @@ use crate::{
     harbor::seed::{PRIVATE_PROJECT, Seed},
     lab::{
         Lab, LabError,
-        node::{Node, NodeError},
+        node::{Node, NodeError, on_each},
     },
     run::{
         events::Step,
@@ -33,6 +33,8 @@ use crate::{
 pub const APP: &str = "app";
 /// How long a pull may take before it counts as not coming.
 const PULL: Duration = Duration::from_secs(60);
+/// Pods go within four seconds where no pull of theirs hangs.
+const SOON: Duration = Duration::from_secs(8);
 /// A pull that hangs because Harbor's pods were replaced under it is given up after a minute, and its pod goes no sooner.
 const GONE: Duration = Duration::from_secs(150);
 
@@ -116,10 +118,27 @@ async fn remove(lab: &Lab, step: &Step) -> Result<(), LabError> {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(source) => return Err(LabError::Kube { doing: format!("delete daemonset {APP}/{APP}"), source }),
     }
-    watch::until(step, "the old pods to go", GONE, pods(lab), selector(), |pods| {
-        Ok(if pods.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("{} left", pods.len())) })
-    })
-    .await?;
+    let gone = |limit| {
+        watch::until(step, "the old pods to go", limit, pods(lab), selector(), |pods| {
+            Ok(if pods.is_empty() { Look::Ready(()) } else { Look::NotYet(format!("{} left", pods.len())) })
+        })
+    };
+    match gone(SOON).await {
+        Err(WaitError::TimedOut { .. }) => {
+            cut_pulls(lab).await?;
+            gone(GONE).await?;
+        }
+        soon => soon?,
+    }
+    Ok(())
+}
+
+/// Ends what connections the nodes have to Harbor: a pull that hangs on one of them fails at once, and nobody waits for it any
+/// more. Where a node has no `ss`, or its kernel cannot (`CONFIG_INET_DIAG_DESTROY`), containerd gives up by itself later.
+async fn cut_pulls(lab: &Lab) -> Result<(), LabError> {
+    let port = lab.harbor.host.rsplit(':').next().unwrap_or_default();
+    let script = format!("ss -K dport = :{port} >/dev/null 2>&1 || true");
+    on_each(&lab.nodes, |_| script.clone()).await?;
     Ok(())
 }
 
