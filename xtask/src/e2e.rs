@@ -243,8 +243,10 @@ impl Worker {
             };
             session.gather(&self.evidence).await;
             in_vain = if verdicts == 0 { in_vain + 1 } else { 0 };
+            // What the machine or the wish lacks a second lab lacks too.
+            let hopeless = in_vain == IN_VAIN || failure.code() == exit::BAD_INPUT;
             broke = Err(failure);
-            if self.keep_broken || in_vain == IN_VAIN {
+            if self.keep_broken || hopeless {
                 break;
             }
             self.remove(session, &id).await?;
