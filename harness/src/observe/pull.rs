@@ -136,8 +136,7 @@ async fn remove(lab: &Lab, step: &Step) -> Result<(), LabError> {
 /// Ends what connections the nodes have to Harbor: a pull that hangs on one of them fails at once, and nobody waits for it any
 /// more. Where a node has no `ss`, or its kernel cannot (`CONFIG_INET_DIAG_DESTROY`), containerd gives up by itself later.
 async fn cut_pulls(lab: &Lab) -> Result<(), LabError> {
-    let port = lab.harbor.host.rsplit(':').next().unwrap_or_default();
-    let script = format!("ss -K dport = :{port} >/dev/null 2>&1 || true");
+    let script = format!("ss -K dst {} >/dev/null 2>&1 || true", lab.harbor.host);
     on_each(&lab.nodes, |_| script.clone()).await?;
     Ok(())
 }
