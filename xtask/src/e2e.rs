@@ -139,6 +139,8 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
         Some(_) => 1,
         None => args.jobs.map_or_else(|| preflight::labs_that_fit(setup.provision), usize::from).min(groups.len()),
     };
+    // Who brings a runbook knows the gpu node by its name, and a cluster of somebody's is changed no more than was said.
+    let gpu_node_moves = setup.guest.is_none() && args.choice.runbook.is_none();
     let first = Session::new(setup, events.clone());
     let sessions: Vec<Session> = [first.clone()].into_iter().chain((1..labs).map(|_| first.beside())).collect();
     let reach = Arc::new(Mutex::new(Vec::new()));
@@ -152,6 +154,7 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
         reach: reach.clone(),
         keep_broken: !matches!(args.keep, Keep::Never),
         at_once: labs,
+        gpu_node_moves,
     };
     let work = {
         let sessions = sessions.clone();
@@ -214,6 +217,8 @@ struct Worker {
     keep_broken: bool,
     /// How many labs begin at once.
     at_once: usize,
+    /// Whether either worker may be the gpu node.
+    gpu_node_moves: bool,
 }
 
 /// So many labs that break one after the other without any verdict are no accident.
@@ -263,7 +268,8 @@ impl Worker {
     /// that of the verdicts that were reached in it.
     async fn tell(&self, session: &Session, id: String, at_once: usize) -> Result<(), (Failure, usize)> {
         let wish = LabWish { id, port: None, at_once };
-        let (lab, facts) = session.lab(&wish).await.map_err(|failure| (failure, 0))?;
+        let (mut lab, facts) = session.lab(&wish).await.map_err(|failure| (failure, 0))?;
+        lab.gpu_node.moves = self.gpu_node_moves;
         session::hide_secrets(&lab, &self.evidence);
         if let Ok(mut reach) = self.reach.lock() {
             reach.push((lab.id.clone(), session::how_to_reach(&lab, &facts)));

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lab, LabError, cluster, engine::Engine};
+use super::{Lab, LabError, cluster, engine::Engine, order::GpuNode};
 use crate::harbor::{Account, Harbor, inventory::Inventory, seed::Seed};
 
 /// In a lab's folder.
@@ -62,7 +62,7 @@ pub async fn reach(engine: &Engine, dir: PathBuf) -> Result<Lab, LabError> {
     Ok(Lab {
         id: written.id,
         client,
-        gpu_node: nodes.last().map(|node| node.name.clone()).unwrap_or_default(),
+        gpu_node: GpuNode::last_of(&nodes),
         nodes,
         harbor: Harbor { host: written.host, namespace: written.namespace, release: written.release, accounts },
         tools: cluster::tools(&dir),

@@ -10,7 +10,7 @@ use bollard::Docker;
 use k8s_openapi::api::core::v1::{Node as KubeNode, Pod};
 use kube::{Api, config::KubeConfigOptions, runtime::watcher};
 
-use super::{Lab, LabError, certs, engine::Engine, ledger::LAB_LABEL, node::Node, preflight, tool_env};
+use super::{Lab, LabError, certs, engine::Engine, ledger::LAB_LABEL, node::Node, order::GpuNode, preflight, tool_env};
 use crate::{
     cmd::Cmd,
     harbor::{Accounts, Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
@@ -154,7 +154,7 @@ impl Place<'_> {
             id: id.to_owned(),
             dir: dir.to_owned(),
             client,
-            gpu_node: nodes.last().map(|node| node.name.clone()).unwrap_or_default(),
+            gpu_node: GpuNode::last_of(&nodes),
             nodes,
             harbor: Harbor {
                 host: format!("{address}:{HARBOR_PORT}"),

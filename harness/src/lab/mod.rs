@@ -21,6 +21,7 @@ use crate::{
     run::poll::WaitError,
 };
 use node::{Node, NodeError};
+use order::GpuNode;
 
 /// In a lab's folder: the kubeconfig.
 pub const KUBECONFIG: &str = "kubeconfig";
@@ -44,7 +45,7 @@ pub struct Lab {
     /// The control plane first, then the workers; the gpu node is the last.
     pub nodes: Vec<Node>,
     /// The node with the taint.
-    pub gpu_node: String,
+    pub gpu_node: GpuNode,
     /// The registry.
     pub harbor: Harbor,
     /// The folder with `kubectl`, `helm` and `crane`, first in every procedure's `PATH`.

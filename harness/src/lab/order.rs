@@ -1,7 +1,10 @@
 //! Bringing a lab in order before a variant: Harbor as it was when the lab was made. Damage is undone in place where it can
 //! be, by a new installation where it cannot, and the inventory says when it is done.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{
@@ -11,7 +14,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Lab, LabError, certs, cluster};
+use super::{Lab, LabError, certs, cluster, node::Node};
 use crate::{
     harbor::{fill, inventory::Inventory},
     observe::{
@@ -30,6 +33,32 @@ pub enum Order {
     OnGpuNode,
 }
 
+/// The node with the taint. The workers are alike, so either may be it.
+#[derive(Debug, Clone)]
+pub struct GpuNode {
+    name: Arc<Mutex<String>>,
+    /// Whether it may be the other one for the next variant, where Harbor's volumes lie there already. Not for who was told of a
+    /// node by its name.
+    pub moves: bool,
+}
+
+impl GpuNode {
+    /// The last of `nodes`, for good.
+    pub fn last_of(nodes: &[Node]) -> Self {
+        let name = nodes.last().map(|node| node.name.clone()).unwrap_or_default();
+        Self { name: Arc::new(Mutex::new(name)), moves: false }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> String {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, name: &str) {
+        name.clone_into(&mut self.name.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// The taint of the gpu node.
 pub const GPU_TAINT: &str = "gpu=true:NoSchedule";
 /// Where Harbor's state lies: registry, jobservice, database, Redis.
@@ -41,6 +70,9 @@ const GONE: Duration = Duration::from_secs(120);
 /// # Errors
 /// The cluster refuses, or Harbor does not hold what it should even after a new installation.
 pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError> {
+    if order == Order::OnGpuNode && lab.gpu_node.moves {
+        follow_volumes(lab, step).await?;
+    }
     set_nodes(lab, order).await?;
     if let Some(amiss) = amiss_in_place(lab, order, step).await? {
         step.events().note(format!("installing Harbor anew: {amiss}"));
@@ -55,7 +87,23 @@ pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
 
 /// Puts the taint on the gpu node.
 pub async fn taint(lab: &Lab) -> Result<(), LabError> {
-    lab.kubectl().args(["taint", "node", &lab.gpu_node, GPU_TAINT, "--overwrite"]).run().await?;
+    lab.kubectl().args(["taint", "node", &lab.gpu_node.name(), GPU_TAINT, "--overwrite"]).run().await?;
+    Ok(())
+}
+
+/// Makes the other worker the gpu node where all of Harbor's volumes lie on it, as after a repair: that spares a new installation.
+async fn follow_volumes(lab: &Lab, step: &Step) -> Result<(), LabError> {
+    let placement = Placement::take(lab).await?;
+    let old = lab.gpu_node.name();
+    let Some(new) = placement.node_of_all_volumes() else { return Ok(()) };
+    if new == old || !lab.nodes.iter().any(|node| node.name == new && !node.control_plane) {
+        return Ok(());
+    }
+    untaint(lab).await?;
+    lab.kubectl().args(["label", "node", &old, "gpu-"]).run().await?;
+    lab.kubectl().args(["label", "node", new, "gpu=true"]).run().await?;
+    lab.gpu_node.set(new);
+    step.events().note(format!("{new} is the gpu node of {} now: Harbor's volumes lie there already", lab.id));
     Ok(())
 }
 
@@ -68,9 +116,10 @@ async fn set_nodes(lab: &Lab, order: Order) -> Result<(), LabError> {
 }
 
 async fn untaint(lab: &Lab) -> Result<(), LabError> {
-    let tainted = Placement::take(lab).await?.nodes.get(&lab.gpu_node).is_some_and(|taints| !taints.is_empty());
+    let gpu_node = lab.gpu_node.name();
+    let tainted = Placement::take(lab).await?.nodes.get(&gpu_node).is_some_and(|taints| !taints.is_empty());
     if tainted {
-        lab.kubectl().args(["taint", "node", &lab.gpu_node, &format!("{GPU_TAINT}-")]).run().await?;
+        lab.kubectl().args(["taint", "node", &gpu_node, &format!("{GPU_TAINT}-")]).run().await?;
     }
     Ok(())
 }
@@ -82,18 +131,19 @@ async fn amiss_in_place(lab: &Lab, order: Order, step: &Step) -> Result<Option<S
     if bound != CLAIMS {
         return Ok(Some(format!("{bound} of {CLAIMS} claims are bound")));
     }
-    let elsewhere = |node: &String| order == Order::OnGpuNode && node != &lab.gpu_node;
+    let gpu_node = lab.gpu_node.name();
+    let elsewhere = |node: &String| order == Order::OnGpuNode && *node != gpu_node;
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| volume.nodes.iter().any(elsewhere)) {
-        return Ok(Some(format!("{claim} is not on {}", lab.gpu_node)));
+        return Ok(Some(format!("{claim} is not on {gpu_node}")));
     }
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| !volume.provisioned) {
         return Ok(Some(format!("the volume of {claim} was made by hand")));
     }
-    if let Some(volume) = placement.released.first() {
-        return Ok(Some(format!("the volume {volume} is left without a claim")));
-    }
     if order == Order::Anywhere && !placement.volumes_on_tainted_nodes().is_empty() {
         return Ok(Some("a volume is on a node that takes no new pods".to_owned()));
+    }
+    if !placement.released.is_empty() {
+        remove_volumes(lab, &placement.released, step).await?;
     }
     if let Err(error) = cluster::wait_for_harbor(lab, step).await {
         return Ok(Some(error.to_string()));
@@ -137,7 +187,7 @@ async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
     gone(step, "Harbor's claims to go", claims, |_| true).await?;
     let others: Vec<String> = match order {
         Order::Anywhere => Vec::new(),
-        Order::OnGpuNode => lab.node_names().into_iter().filter(|node| node != &lab.gpu_node).collect(),
+        Order::OnGpuNode => lab.node_names().into_iter().filter(|node| *node != lab.gpu_node.name()).collect(),
     };
     if !others.is_empty() {
         lab.kubectl().arg("cordon").args(&others).run().await?;
@@ -151,14 +201,14 @@ async fn reinstall(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError>
 }
 
 /// The names of Harbor's volumes. A cluster that is not the lab's own has others.
-async fn own_volumes(lab: &Lab) -> Result<BTreeSet<String>, LabError> {
+async fn own_volumes(lab: &Lab) -> Result<Vec<String>, LabError> {
     let api = Api::<PersistentVolume>::all(lab.client.clone());
     let volumes = api.list(&ListParams::default()).await.map_err(LabError::kube("list the volumes"))?;
     let own = volumes.iter().filter(|volume| is_of(volume, &lab.harbor.namespace));
     Ok(own.map(PersistentVolume::name_any).collect())
 }
 
-async fn remove_volumes(lab: &Lab, names: &BTreeSet<String>, step: &Step) -> Result<(), LabError> {
+async fn remove_volumes(lab: &Lab, names: &[String], step: &Step) -> Result<(), LabError> {
     let api = Api::<PersistentVolume>::all(lab.client.clone());
     for name in names {
         match api.delete(name, &DeleteParams::default()).await {
@@ -166,7 +216,7 @@ async fn remove_volumes(lab: &Lab, names: &BTreeSet<String>, step: &Step) -> Res
             deleted => drop(deleted.map_err(LabError::kube(format!("delete the volume {name}")))?),
         }
     }
-    gone(step, "the old volumes to go", api, |name| names.contains(name)).await
+    gone(step, "the old volumes to go", api, |name| names.iter().any(|old| old == name)).await
 }
 
 /// Waits until none of those that `counts`, by their name, is left.

@@ -214,6 +214,13 @@ impl Placement {
             .collect()
     }
 
+    /// The one node that every volume of Harbor's can be reached from; nothing where they lie on several, or one is bound to none.
+    pub fn node_of_all_volumes(&self) -> Option<&str> {
+        let (_, first) = self.volumes.first_key_value()?;
+        let [node] = first.nodes.as_slice() else { return None };
+        self.volumes.values().all(|volume| volume.nodes == first.nodes).then_some(node)
+    }
+
     /// What of Harbor does not stand as it should, in words; nothing when all does.
     pub fn amiss(&self) -> Option<String> {
         let pods =
@@ -327,6 +334,22 @@ mod tests {
         assert!(volume(at("/opt/local-path-provisioner/pvc-1_harbor_harbor-registry")));
         assert!(!volume(at("/opt/local-path-provisioner/pvc-1_shop_harbor-registry")));
         assert!(!volume(at("/srv/harbor")));
+    }
+
+    #[test]
+    fn all_volumes_are_on_one_node_only_when_each_is_bound_to_it_alone() {
+        let mut all = placement(None, "worker1", &[GPU]);
+        assert_eq!(all.node_of_all_volumes(), Some("worker1"));
+        let mut second = all.volumes["harbor-registry"].clone();
+        all.volumes.insert("data-harbor-redis-0".into(), second.clone());
+        assert_eq!(all.node_of_all_volumes(), Some("worker1"));
+        for nodes in [vec![], vec!["worker2-gpu".to_owned()], vec!["worker1".to_owned(), "worker2-gpu".to_owned()]] {
+            second.nodes = nodes;
+            all.volumes.insert("data-harbor-redis-0".into(), second.clone());
+            assert_eq!(all.node_of_all_volumes(), None);
+        }
+        all.volumes.clear();
+        assert_eq!(all.node_of_all_volumes(), None);
     }
 
     #[test]

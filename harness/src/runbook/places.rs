@@ -59,11 +59,12 @@ impl Places for LabPlaces<'_> {
 
 /// The nodes that a place stands for.
 pub(super) fn nodes(lab: &Lab, place: Place) -> impl Iterator<Item = &Node> {
+    let gpu_node = lab.gpu_node.name();
     lab.nodes.iter().filter(move |node| match place {
         Place::Workstation => false,
         Place::EachNode => true,
         Place::Workers => !node.control_plane,
-        Place::GpuNode => node.name == lab.gpu_node,
+        Place::GpuNode => node.name == gpu_node,
     })
 }
 

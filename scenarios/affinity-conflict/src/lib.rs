@@ -65,7 +65,7 @@ impl Scenario for AffinityConflict {
             order::taint(lab).await?;
             match variant {
                 "node-restarted" => {
-                    restart(&lab.nodes, &lab.gpu_node).await?;
+                    restart(&lab.nodes, &lab.gpu_node.name()).await?;
                     cluster::wait_for_nodes(lab, step).await?;
                     cluster::wait_for_harbor(lab, step).await
                 }
