@@ -159,6 +159,10 @@ pub async fn e2e(args: E2eArgs) -> Result<u8, Failure> {
     let work = {
         let sessions = sessions.clone();
         async move {
+            // What the machine lacks is said once, not by each lab.
+            if let Some(first) = sessions.first() {
+                first.engine().await?;
+            }
             let workers = sessions.iter().enumerate().map(|(number, session)| {
                 let id = if number == 0 { id.clone() } else { format!("{id}-{}", number + 1) };
                 worker.work(session, id)

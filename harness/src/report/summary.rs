@@ -30,7 +30,10 @@ const INDENT: &str = "      ";
 pub fn summary(record: &Record, dir: Option<&Path>, look: Look) -> String {
     let mut out = String::new();
     let cells = record.cells();
-    table(&mut out, record, &cells, look);
+    // Where none ran, their number says it all.
+    if cells.iter().any(|cell| cell.verdict != Verdict::Skipped) {
+        table(&mut out, record, &cells, look);
+    }
     let with_plans: Vec<_> = cells.iter().map(|cell| (cell.clone(), record.plan(cell).cloned())).collect();
     out += &drill::tables(&with_plans);
     if !cells.is_empty() {
@@ -226,6 +229,15 @@ mod tests {
         };
         assert_eq!(line(&good()), ["6 passed, 0 failed"]);
         assert_eq!(line(&bad()), ["1 passed, 3 failed, 2 skipped"]);
+    }
+
+    #[test]
+    fn a_run_that_never_began_says_why_and_lists_no_cell() {
+        let mut events = bad();
+        events.retain(|event| matches!(event.kind, EventKind::RunStarted { .. } | EventKind::RunFinished { .. }));
+        let said = said(&events, None, None);
+        assert!(said.contains("\n0 passed, 0 failed, 6 skipped\n") && said.contains("\nnot passed: "), "{said}");
+        assert!(!said.contains("no-op"), "{said}");
     }
 
     #[test]
