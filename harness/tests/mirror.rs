@@ -15,9 +15,14 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::StreamExt;
 use harness::{
     run::events::{EventKind, Events},
-    source::registry::{DockerFiles, Fetched, Registry, RegistryError, fetch},
+    source::{
+        pin::{self, Found, Pin, What},
+        registry::{DockerFiles, Fetched, Registry, RegistryError, fetch},
+        versions::Versions,
+    },
 };
 use oci_client::{
     Client, Reference, RegistryOperation,
@@ -255,6 +260,41 @@ async fn a_cut_connection_is_resumed_where_it_broke_off() {
     let at = notes[0].split_once("cut the connection at ").unwrap().1.split_once(' ').unwrap().0;
     let at: u64 = at.parse().unwrap();
     assert!((2 << 20..=3 << 20).contains(&at), "{notes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_is_looked_up_at_the_registry() {
+    const PINNED: &str = include_str!("../../fixtures/versions.toml");
+    let mirror = Mirror::start().await;
+    let (_, core) = mirror.push("goharbor/harbor-core", "v2.13.1", &[noise(100)]).await;
+    let (_, busybox) = mirror.push("library/busybox", "1.36.1", &[noise(100)]).await;
+    let (_, old) = mirror.push("rancher/local-path-provisioner", "v0.0.31", &[noise(100)]).await;
+    let (_, new) = mirror.push("rancher/local-path-provisioner", "v0.0.31", &[noise(100)]).await;
+    let (client, _dir) = mirror.client(&mirror.host, PASSWORD, true);
+
+    let versions = Versions::parse("versions.toml", PINNED).unwrap();
+    let with_digest = |text: String, name: &str, digest: Option<&str>| {
+        let pinned = versions.images().into_iter().find(|image| image.starts_with(name)).unwrap();
+        let tag = pinned.split('@').next().unwrap();
+        text.replace(pinned, &digest.map_or(tag.to_owned(), |digest| format!("{tag}@{digest}")))
+    };
+    let text = with_digest(PINNED.to_owned(), "docker.io/goharbor/harbor-core:v2.13.1", None);
+    let text = with_digest(text, "docker.io/library/busybox:", Some(&busybox));
+    let text = with_digest(text, "docker.io/rancher/", Some(&old));
+    let pinned = Versions::parse("versions.toml", &text).unwrap();
+
+    let found: Vec<Pin> = pin::look_up(&pinned, &client).collect().await;
+    let of = |name: &str| {
+        let what = |pin: &&Pin| matches!(&pin.what, What::Image(image) if image.contains(name));
+        found.iter().find(what).unwrap().found.clone()
+    };
+    assert_eq!(of("goharbor/harbor-core:v2.13.1"), Found::New(core.clone()));
+    assert_eq!(of("busybox"), Found::Same);
+    assert_eq!(of("rancher"), Found::TagMoved(new));
+    // It is not there at all.
+    assert!(matches!(of("kindest/node:v1.34.0"), Found::Amiss(why) if why.contains("404")));
+    let filled = pin::fill(&text, &found);
+    assert_eq!(filled, text.replace("harbor-core:v2.13.1\"", &format!("harbor-core:v2.13.1@{core}\"")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

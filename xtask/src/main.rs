@@ -9,6 +9,7 @@ mod exit;
 mod explain;
 mod gc;
 mod guest;
+mod pin;
 mod plan;
 mod practice;
 #[cfg(test)]
@@ -37,7 +38,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 as expected; 1 some cell not, a test failed, or a runbook of yours did not heal; 2 bad input, or a machine that cannot \
+Exit codes: 0 as expected; 1 some cell not, a test failed, a pin is amiss, or a runbook of yours did not heal; 2 bad input, or a machine that cannot \
 run a lab, and nothing was created; 3 the lab broke; 130 interrupted, and cleaned up.";
 
 #[derive(Subcommand)]
@@ -68,6 +69,8 @@ enum Command {
     /// One file with all that a run needs, for machines that reach no registry
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Ask the registries for the digests of what fixtures/versions.toml pins: fill in what lacks, check the rest
+    Pin(pin::PinArgs),
     /// Render a run's report again, or compare two runs
     Report(report::ReportArgs),
     /// Measure the phases of a run
@@ -220,6 +223,7 @@ fn main() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(args).await,
             Command::Runbook(command) => runbook::runbook(&command),
             Command::Bundle(command) => bundle::bundle(command).await,
+            Command::Pin(args) => pin::pin(args).await,
             Command::Report(args) => report::report(&args),
             Command::Bench(args) => bench::bench(args).await,
             Command::Completions(args) => completions::completions(&args),

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod mirror;
 pub mod node;
 pub mod packages;
+pub mod pin;
 pub mod registry;
 pub mod store;
 pub mod upstream;
@@ -183,6 +184,10 @@ pub struct Pins {
     pub default_harbor: String,
     /// The version of Harbor's chart.
     pub harbor_chart: String,
+    /// The SHA-256 of the packed chart, where it is known.
+    pub harbor_chart_sha256: Option<String>,
+    /// Harbor's images, with their digests where those are known.
+    pub harbor_images: Vec<String>,
     /// Where Harbor's chart is.
     pub harbor_chart_repository: String,
 }
@@ -213,6 +218,8 @@ impl Pins {
             harbor: harbor.version.to_string(),
             default_harbor: versions.all_harbor().next().unwrap_or(harbor).version.to_string(),
             harbor_chart: harbor.chart.to_string(),
+            harbor_chart_sha256: harbor.chart_sha256.as_ref().map(ToString::to_string),
+            harbor_images: harbor.images.iter().map(ToString::to_string).collect(),
             harbor_chart_repository: versions.harbor_chart.repository.clone(),
         }
     }

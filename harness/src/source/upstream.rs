@@ -65,7 +65,7 @@ pub enum UpstreamError {
         seen: String,
     },
     /// The file is not what its project published.
-    #[error("check {url}: its SHA-256 is {seen}, published is {published}; it was thrown away")]
+    #[error("check {url}: its SHA-256 is {seen}, and should be {published}; it was thrown away")]
     Mismatch {
         /// The file.
         url: String,
@@ -256,9 +256,12 @@ pub(super) async fn ingredients(site: Site<'_>) -> Result<Ingredients, UpstreamE
         crane: crane.file("crane"),
     };
     let chart = chart(&store, pins, &tools.helm, events).await?;
-    let local_path = LocalPath { provisioner: pins.local_path_image.clone(), helper: pins.helper_image.clone() };
     let mut names = chart_images(&tools.helm, &chart.file(CHART), root).await?;
-    names.extend([&local_path.provisioner, &local_path.helper, &pins.node_image].map(Clone::clone));
+    names = names.into_iter().map(|name| with_digest(name, &pins.harbor_images)).collect();
+    names.extend([&pins.local_path_image, &pins.helper_image, &pins.node_image].map(Clone::clone));
+    // Nodes have them by the names that manifests have.
+    let named = |image: &str| without_digest(image).to_owned();
+    let local_path = LocalPath { provisioner: named(&pins.local_path_image), helper: named(&pins.helper_image) };
     let fetched = images(&store, pins, &names, mirror, events).await?;
     let mut images = Layout::new(fetched.file("")).images()?;
     let node = without_digest(&pins.node_image);
@@ -283,8 +286,13 @@ pub(super) async fn ingredients(site: Site<'_>) -> Result<Ingredients, UpstreamE
 /// The file of Harbor's chart.
 const CHART: &str = "harbor.tgz";
 
+/// An image's name with the digest that it is pinned by, if it is.
+fn with_digest(name: String, pinned: &[String]) -> String {
+    pinned.iter().find(|pinned| without_digest(pinned) == name).cloned().unwrap_or(name)
+}
+
 /// An image's name without the digest that it is pinned by.
-fn without_digest(name: &str) -> &str {
+pub(super) fn without_digest(name: &str) -> &str {
     name.split_once('@').map_or(name, |(name, _)| name)
 }
 
@@ -402,7 +410,11 @@ async fn program(
 async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Result<Artifact, UpstreamError> {
     let recipe = Recipe {
         name: "upstream-harbor-chart".to_owned(),
-        key: Inputs::new(1).text("chart", &pins.harbor_chart).text("from", &pins.harbor_chart_repository).key(),
+        key: Inputs::new(1)
+            .text("chart", &pins.harbor_chart)
+            .text("from", &pins.harbor_chart_repository)
+            .text("sha256", pins.harbor_chart_sha256.as_deref().unwrap_or_default())
+            .key(),
         step: format!("fetch Harbor's chart {}", pins.harbor_chart),
         usually: Duration::from_secs(10),
     };
@@ -413,8 +425,18 @@ async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Resu
             .arg(&building.scratch);
         pull.limit(FETCH_LIMIT).run().await.map_err(UpstreamError::Chart)?;
         let packed = building.scratch.join(format!("harbor-{}.tgz", pins.harbor_chart));
-        let to = building.out.join(CHART);
-        fs::rename(&packed, to).map_err(|source| UpstreamError::Io { doing: "move", path: packed, source })
+        let io = |doing| {
+            let path = packed.clone();
+            move |source| UpstreamError::Io { doing, path, source }
+        };
+        if let Some(pinned) = &pins.harbor_chart_sha256 {
+            let seen = hex::encode(Sha256::digest(fs::read(&packed).map_err(io("read"))?));
+            if seen != *pinned {
+                let url = format!("{}/harbor-{}.tgz", pins.harbor_chart_repository, pins.harbor_chart);
+                return Err(UpstreamError::Mismatch { url, seen, published: pinned.clone() });
+            }
+        }
+        fs::rename(&packed, building.out.join(CHART)).map_err(io("move"))
     };
     store.ensure(&recipe, &[], events, fetch).await
 }
@@ -439,7 +461,7 @@ fn too_slow(url: &str) -> UpstreamError {
     UpstreamError::Fetch { url: url.to_owned(), host, reason }
 }
 
-async fn text(url: &str) -> Result<String, UpstreamError> {
+pub(super) async fn text(url: &str) -> Result<String, UpstreamError> {
     let read = async { get(url).await?.text().await.map_err(|error| failed(url, &error)) };
     tokio::time::timeout(FETCH_LIMIT, read).await.unwrap_or_else(|_| Err(too_slow(url)))
 }

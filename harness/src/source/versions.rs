@@ -3,6 +3,7 @@
 //! To pin something new: add the key to the file, and a field of the same name here.
 
 use std::{
+    collections::BTreeSet,
     ops::Deref,
     path::{Path, PathBuf},
 };
@@ -147,6 +148,12 @@ pub struct Harbor {
     pub version: Release,
     /// The version of the chart that installs it.
     pub chart: Release,
+    /// The SHA-256 of the packed chart, in hex, where it is known.
+    pub chart_sha256: Option<Sha256>,
+    /// The images that a lab runs of it, with their digests where those are known. What is not named here comes by the tag that the
+    /// chart has for it.
+    #[serde(default)]
+    pub images: Vec<Image>,
 }
 
 /// Harbor's chart.
@@ -198,6 +205,13 @@ impl Versions {
         pick(asked, self.all_harbor(), |harbor| &harbor.version).map_err(|(suggestion, pinned)| {
             VersionsError::UnknownHarbor { asked: asked.unwrap_or_default().to_owned(), suggestion, pinned }
         })
+    }
+
+    /// Every image that is pinned, once.
+    pub fn images(&self) -> BTreeSet<&str> {
+        let nodes = self.all_kubernetes().map(|kubernetes| &kubernetes.node_image);
+        let storage = [&self.local_path_provisioner.image, &self.local_path_provisioner.helper_image];
+        nodes.chain(storage).chain(self.all_harbor().flat_map(|harbor| &harbor.images)).map(Deref::deref).collect()
     }
 
     /// Every pinned Harbor, the default first.
@@ -303,6 +317,15 @@ checked_text! {
     Image, is_image, "image name such as `registry/path:tag` or `registry/path:tag@sha256:…`"
 }
 
+checked_text! {
+    /// A SHA-256 in hex.
+    Sha256, is_sha256, "SHA-256 in hex"
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// `1.2.3`, or `1.2.3-rc.1`.
 fn is_version(text: &str) -> bool {
     let (numbers, label) = text.split_once('-').map_or((text, None), |(numbers, label)| (numbers, Some(label)));
@@ -314,11 +337,7 @@ fn is_version(text: &str) -> bool {
 
 fn is_image(text: &str) -> bool {
     let (name, digest) = text.split_once('@').map_or((text, None), |(name, digest)| (name, Some(digest)));
-    let is_digest = |digest: &str| {
-        digest
-            .strip_prefix("sha256:")
-            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-    };
+    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(is_sha256);
     let has_registry = name.split_once('/').is_some_and(|(registry, _)| registry.contains(['.', ':']));
     let has_tag = name
         .rsplit_once('/')

@@ -146,6 +146,25 @@ pub async fn fetch(client: &Registry, image: &str, dir: &Path, step: &Step) -> R
     Ok(Fetched { name: fetching.name, media_type: manifest.media_type, digest: manifest.digest.to_string(), size })
 }
 
+/// The digest of the manifest or index that this upstream name has at its registry now, without fetching the image. By a name with
+/// a digest it is that one, if the registry has it.
+///
+/// # Errors
+/// See [`RegistryError`].
+pub async fn digest(client: &Registry, image: &str) -> Result<String, RegistryError> {
+    let wrong_name = |reason: String| RegistryError::Name { image: image.to_owned(), reason };
+    let upstream: Reference = image.parse().map_err(|error: oci_client::ParseError| wrong_name(error.to_string()))?;
+    let digest = upstream.digest().map(Digest::parse).transpose().map_err(wrong_name)?;
+    let (host, at) = client.find(&upstream).await?;
+    let asked = ask_for_manifest(&host, &at, digest).await.map_err(|problem| RegistryError::Fetch {
+        image: upstream.to_string(),
+        doing: "get the manifest of",
+        what: at.to_string(),
+        problem: Box::new(problem),
+    })?;
+    Ok(asked.digest.to_string())
+}
+
 /// One image under way.
 struct Fetching<'a> {
     /// Its upstream name.
@@ -187,39 +206,8 @@ impl Fetching<'_> {
             return Manifest::new(bytes, digest.clone(), None).map_err(failed);
         }
         self.step.waiting(format!("the manifest of {what}"));
-        self.ask_for_manifest(digest).await.map_err(failed)
-    }
-
-    async fn ask_for_manifest(&self, digest: Option<Digest>) -> Result<Manifest, Problem> {
-        let named = digest.as_ref().map(ToString::to_string);
-        let path = format!("manifests/{}", named.as_deref().or(self.at.tag()).unwrap_or("latest"));
-        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]);
-        let mut answer = self.host.get(self.at, &path, headers).await?;
-        let from = self.host.called(answer.url());
-        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let content_type = header(CONTENT_TYPE.as_str());
-        // Of a tag, what the registry calls it; a digest of another kind cannot be compared.
-        let wanted = digest.or_else(|| header("docker-content-digest").and_then(|text| Digest::parse(&text).ok()));
-        let mut bytes = Vec::new();
-        loop {
-            match answer.chunk().await {
-                Ok(Some(chunk)) if (bytes.len() + chunk.len()) as u64 > LONGEST_MANIFEST => {
-                    return Err(Problem::TooLong { host: from, limit: LONGEST_MANIFEST });
-                }
-                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                Ok(None) => break,
-                Err(error) => {
-                    let reason = error::Unanswered::of(&error).into_reason();
-                    return Err(Problem::Silent { host: from, reason });
-                }
-            }
-        }
-        let seen = Digest::of(&bytes);
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != seen) {
-            return Err(Problem::Digest { host: from, seen: seen.to_string(), wanted: wanted.to_string() });
-        }
-        let manifest = Manifest::new(bytes, seen, content_type)?;
-        blob::write_small(&manifest.digest, &manifest.bytes, self.dir)?;
+        let manifest = ask_for_manifest(self.host, self.at, digest).await.map_err(failed)?;
+        blob::write_small(&manifest.digest, &manifest.bytes, self.dir).map_err(failed)?;
         Ok(manifest)
     }
 
@@ -248,6 +236,38 @@ impl Fetching<'_> {
         });
         stream::iter(fetches).buffer_unordered(AT_ONCE).try_collect().await
     }
+}
+
+/// The manifest or index with this digest, or with the tag of `at`.
+async fn ask_for_manifest(host: &Host, at: &Reference, digest: Option<Digest>) -> Result<Manifest, Problem> {
+    let named = digest.as_ref().map(ToString::to_string);
+    let path = format!("manifests/{}", named.as_deref().or(at.tag()).unwrap_or("latest"));
+    let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]);
+    let mut answer = host.get(at, &path, headers).await?;
+    let from = host.called(answer.url());
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let content_type = header(CONTENT_TYPE.as_str());
+    // Of a tag, what the registry calls it; a digest of another kind cannot be compared.
+    let wanted = digest.or_else(|| header("docker-content-digest").and_then(|text| Digest::parse(&text).ok()));
+    let mut bytes = Vec::new();
+    loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) if (bytes.len() + chunk.len()) as u64 > LONGEST_MANIFEST => {
+                return Err(Problem::TooLong { host: from, limit: LONGEST_MANIFEST });
+            }
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => {
+                let reason = error::Unanswered::of(&error).into_reason();
+                return Err(Problem::Silent { host: from, reason });
+            }
+        }
+    }
+    let seen = Digest::of(&bytes);
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != seen) {
+        return Err(Problem::Digest { host: from, seen: seen.to_string(), wanted: wanted.to_string() });
+    }
+    Manifest::new(bytes, seen, content_type)
 }
 
 impl Manifest {
