@@ -117,8 +117,9 @@ async fn set_nodes(lab: &Lab, order: Order) -> Result<(), LabError> {
 
 async fn untaint(lab: &Lab) -> Result<(), LabError> {
     let gpu_node = lab.gpu_node.name();
-    let tainted = Placement::take(lab).await?.nodes.get(&gpu_node).is_some_and(|taints| !taints.is_empty());
-    if tainted {
+    let taints = Placement::take(lab).await?.nodes.remove(&gpu_node).unwrap_or_default();
+    // A cordon is a taint too, and another one.
+    if taints.iter().any(|taint| taint == GPU_TAINT) {
         lab.kubectl().args(["taint", "node", &gpu_node, &format!("{GPU_TAINT}-")]).run().await?;
     }
     Ok(())
