@@ -107,13 +107,17 @@ struct Entry {
 
 async fn charts(versions: &Versions) -> Vec<Pin> {
     let url = format!("{}/index.yaml", versions.harbor_chart.repository);
-    let read = async {
-        let text = upstream::text(&url).await.map_err(|error| error.to_string())?;
-        serde_saphyr::from_str::<Index>(&text).map_err(|error| format!("read {url}: {error}"))
-    };
-    let index = read.await;
+    let text = upstream::text(&url).await.map_err(|error| error.to_string());
+    compare_charts(versions, &text.and_then(|text| index(&url, &text)), &url)
+}
+
+fn index(url: &str, text: &str) -> Result<Index, String> {
+    serde_saphyr::from_str(text).map_err(|error| format!("read {url}: {error}"))
+}
+
+fn compare_charts(versions: &Versions, index: &Result<Index, String>, url: &str) -> Vec<Pin> {
     let found = |version: &str, pinned: Option<&str>| {
-        let index = match &index {
+        let index = match index {
             Ok(index) => index,
             Err(why) => return Found::Amiss(why.clone()),
         };
@@ -145,24 +149,28 @@ pub fn fill(text: &str, pins: &[Pin]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-
     use super::*;
 
     const PINNED: &str = include_str!("../../../fixtures/versions.toml");
 
+    /// The file as it was before anything was filled in.
+    fn bare() -> String {
+        let versions = Versions::parse("versions.toml", PINNED).unwrap();
+        let text = versions
+            .images()
+            .into_iter()
+            .fold(PINNED.to_owned(), |text, name| text.replace(name, without_digest(name)));
+        text.split_inclusive('\n').filter(|line| !line.starts_with("chart-sha256")).collect()
+    }
+
     #[test]
     fn what_is_new_is_filled_in_and_nothing_else_changes() {
-        let versions = Versions::parse("versions.toml", PINNED).unwrap();
-        let (hex, pinned) = ("ab".repeat(32), versions.local_path_provisioner.helper_image.to_string());
-        let chart = versions.all_harbor().next().unwrap().chart.to_string();
+        let bare = bare();
+        let versions = Versions::parse("versions.toml", &bare).unwrap();
+        let hex = "ab".repeat(32);
         let was = |what: &What, found| Pin { what: what.clone(), found };
-        let (image, chart) = (What::Image(without_digest(&pinned).to_owned()), What::Chart(chart));
-        let without = PINNED.replace(&pinned, without_digest(&pinned));
-        let bare: String = without.split_inclusive('\n').filter(|line| !line.starts_with("chart-sha256")).collect();
+        let image = What::Image(versions.local_path_provisioner.helper_image.to_string());
+        let chart = What::Chart(versions.all_harbor().next().unwrap().chart.to_string());
         let filled =
             fill(&bare, &[was(&image, Found::New(format!("sha256:{hex}"))), was(&chart, Found::New(hex.clone()))]);
         let now = Versions::parse("versions.toml", &filled).unwrap();
@@ -174,44 +182,30 @@ mod tests {
         }
     }
 
-    /// Answers each request with this text.
-    async fn serve(text: String) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let _ = stream.read(&mut [0; 4096]).await;
-                let length = text.len();
-                let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{text}");
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        format!("http://{address}")
-    }
-
-    #[tokio::test]
-    async fn charts_are_compared_with_the_repository_s_list() {
+    #[test]
+    fn charts_are_compared_with_the_repository_s_list() {
         let (old, new) = ("ab".repeat(32), "cd".repeat(32));
-        let index = format!(
-            "apiVersion: v1\nentries:\n  harbor:\n  - {{version: 1.17.1, digest: {new}, urls: [harbor-1.17.1.tgz]}}\n  - {{version: 1.18.4, digest: {new}}}\n  - {{version: 1.19.1, digest: {new}}}\n"
+        let list = format!(
+            "apiVersion: v1\nentries:\n  harbor:\n  - {{version: 1.17.1, digest: {new}, urls: [harbor-1.17.1.tgz]}}\n  \
+             - {{version: 1.18.4, digest: {new}}}\n  - {{version: 1.19.1, digest: {new}}}\n"
         );
-        let repository = serve(index).await;
-        let text = PINNED
-            .replace("https://helm.goharbor.io", &repository)
+        let text = bare()
             .replace("chart = \"1.18.4\"\n", &format!("chart = \"1.18.4\"\nchart-sha256 = \"{new}\"\n"))
             .replace("chart = \"1.19.1\"\n", &format!("chart = \"1.19.1\"\nchart-sha256 = \"{old}\"\n"));
         let versions = Versions::parse("versions.toml", &text).unwrap();
-        let mut lines: Vec<String> =
-            charts(&versions).await.iter().map(|pin| pin.to_string().replace(&repository, "REPOSITORY")).collect();
+        let compared = compare_charts(&versions, &index("INDEX", &list), "INDEX");
+        let mut lines: Vec<String> = compared.iter().map(ToString::to_string).collect();
         lines.sort();
         assert_eq!(
             lines,
             [
                 format!("  new  Harbor's chart 1.17.1 is {new}"),
                 " same  Harbor's chart 1.18.4".to_owned(),
-                "amiss  Harbor's chart 1.16.4: REPOSITORY/index.yaml has no digest of it".to_owned(),
+                "amiss  Harbor's chart 1.16.4: INDEX has no digest of it".to_owned(),
                 format!("amiss  Harbor's chart 1.19.1: its SHA-256 is {new} by now, pinned is {old}"),
             ]
         );
+        let unread = compare_charts(&versions, &index("INDEX", "<html>"), "INDEX");
+        assert!(unread.iter().all(|pin| matches!(&pin.found, Found::Amiss(why) if why.starts_with("read INDEX: "))));
     }
 }

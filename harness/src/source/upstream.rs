@@ -71,7 +71,7 @@ pub enum UpstreamError {
         url: String,
         /// The file's checksum.
         seen: String,
-        /// The published checksum.
+        /// The checksum that was published, or is pinned.
         published: String,
     },
     /// A release's archive does not hold its program.
@@ -296,6 +296,19 @@ pub(super) fn without_digest(name: &str) -> &str {
     name.split_once('@').map_or(name, |(name, _)| name)
 }
 
+/// Sees that a packed chart is the one that is pinned, where one is.
+fn check_chart(packed: &Path, pins: &Pins) -> Result<(), UpstreamError> {
+    let Some(pinned) = &pins.harbor_chart_sha256 else { return Ok(()) };
+    let bytes =
+        fs::read(packed).map_err(|source| UpstreamError::Io { doing: "read", path: packed.to_owned(), source })?;
+    let seen = hex::encode(Sha256::digest(bytes));
+    if seen == *pinned {
+        return Ok(());
+    }
+    let url = format!("{}/harbor-{}.tgz", pins.harbor_chart_repository, pins.harbor_chart);
+    Err(UpstreamError::Mismatch { url, seen, published: pinned.clone() })
+}
+
 /// The images that Harbor's chart names with the values of a lab.
 async fn chart_images(helm: &Path, chart: &Path, root: &Path) -> Result<BTreeSet<String>, UpstreamError> {
     let home = tempfile::tempdir().map_err(|source| UpstreamError::Io {
@@ -425,18 +438,9 @@ async fn chart(store: &Store, pins: &Pins, helm: &Path, events: &Events) -> Resu
             .arg(&building.scratch);
         pull.limit(FETCH_LIMIT).run().await.map_err(UpstreamError::Chart)?;
         let packed = building.scratch.join(format!("harbor-{}.tgz", pins.harbor_chart));
-        let io = |doing| {
-            let path = packed.clone();
-            move |source| UpstreamError::Io { doing, path, source }
-        };
-        if let Some(pinned) = &pins.harbor_chart_sha256 {
-            let seen = hex::encode(Sha256::digest(fs::read(&packed).map_err(io("read"))?));
-            if seen != *pinned {
-                let url = format!("{}/harbor-{}.tgz", pins.harbor_chart_repository, pins.harbor_chart);
-                return Err(UpstreamError::Mismatch { url, seen, published: pinned.clone() });
-            }
-        }
-        fs::rename(&packed, building.out.join(CHART)).map_err(io("move"))
+        check_chart(&packed, pins)?;
+        let to = building.out.join(CHART);
+        fs::rename(&packed, to).map_err(|source| UpstreamError::Io { doing: "move", path: packed, source })
     };
     store.ensure(&recipe, &[], events, fetch).await
 }
@@ -518,6 +522,30 @@ mod tests {
         assert!(crane.url.ends_with("/download/v0.20.7/go-containerregistry_Linux_x86_64.tar.gz"), "{}", crane.url);
         assert!(crane.checksum_url.ends_with("/download/v0.20.7/checksums.txt"), "{}", crane.checksum_url);
         assert!(Release::crane("v0.20.7", "arm64").url.ends_with("_Linux_arm64.tar.gz"));
+    }
+
+    #[test]
+    fn what_is_pinned_of_harbor_is_what_is_taken() {
+        let digest = "docker.io/goharbor/harbor-db:v2.13.1@sha256:ab".to_owned();
+        let named = |name: &str| with_digest(name.to_owned(), std::slice::from_ref(&digest));
+        assert_eq!(named("docker.io/goharbor/harbor-db:v2.13.1"), digest);
+        assert_eq!(named("docker.io/goharbor/harbor-db:v2.12.4"), "docker.io/goharbor/harbor-db:v2.12.4");
+
+        let versions = include_str!("../../../fixtures/versions.toml");
+        let versions = crate::source::versions::Versions::parse("versions.toml", versions).unwrap();
+        let (kubernetes, harbor) = (versions.kubernetes(None).unwrap(), versions.harbor(None).unwrap());
+        let with = |pinned: Option<&str>| Pins {
+            harbor_chart_sha256: pinned.map(str::to_owned),
+            ..Pins::new(&versions, kubernetes, harbor)
+        };
+        let chart = tempfile::NamedTempFile::new().unwrap();
+        fs::write(chart.path(), "a chart").unwrap();
+        let (own, other) = (hex::encode(Sha256::digest("a chart")), "ab".repeat(32));
+        check_chart(chart.path(), &with(None)).unwrap();
+        check_chart(chart.path(), &with(Some(&own))).unwrap();
+        let refused = check_chart(chart.path(), &with(Some(&other))).unwrap_err().to_string();
+        let says = format!("/harbor-1.17.1.tgz: its SHA-256 is {own}, and should be {other}; it was thrown away");
+        assert!(refused.ends_with(&says), "{refused}");
     }
 
     #[test]
