@@ -2,13 +2,14 @@
 //!
 //! Nothing that Harbor answers amiss is an error here: it is what the inventory is there to show.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Harbor, HarborError,
+    HarborError,
     api::{self, Api},
+    exec,
     registry::Registry,
     seed::digest,
 };
@@ -18,7 +19,6 @@ use crate::lab::Lab;
 const TABLES: [&str; 6] = ["project", "repository", "artifact", "tag", "blob", "harbor_user"];
 /// Where the registry keeps blobs, each in a folder that bears its digest.
 const BLOBS: &str = "/storage/docker/registry/v2/blobs/sha256";
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// What the registry holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,17 +120,11 @@ impl Diff {
 impl Inventory {
     /// Takes the inventory of the lab's Harbor.
     pub async fn take(lab: &Lab) -> Self {
-        let (served, rows, database, storage, ca) = tokio::join!(
-            Self::served(lab),
-            rows(lab),
-            database_blobs(lab),
-            storage_blobs(lab),
-            lab.harbor.ca(&lab.client)
-        );
+        let (served, database, storage, ca) =
+            tokio::join!(Self::served(lab), database(lab), storage_blobs(lab), lab.harbor.ca(&lab.client));
         let mut unreadable = BTreeMap::new();
         let mut inventory = keep("the API", served, &mut unreadable);
-        inventory.rows = keep("the database's row counts", rows, &mut unreadable);
-        inventory.database = keep("the database's blobs", database, &mut unreadable);
+        (inventory.rows, inventory.database) = keep("the database", database, &mut unreadable);
         inventory.storage = keep("the registry's storage", storage, &mut unreadable);
         inventory.ca = digest(keep("the certificate authority", ca, &mut unreadable).trim().as_bytes());
         inventory.unreadable = unreadable;
@@ -184,11 +178,15 @@ impl Inventory {
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
             manifests.extend(manifest.manifests.into_iter().map(|child| child.digest));
             for part in manifest.config.into_iter().chain(manifest.layers) {
+                let key = format!("{repository}@{}", part.digest);
+                if self.content.contains_key(&key) {
+                    continue;
+                }
                 let read = match registry.blob(repository, &part.digest).await {
                     Ok((digest, size)) => size_if(&part.digest, &digest, size),
                     Err(error) => error.to_string(),
                 };
-                self.content.insert(format!("{repository}@{}", part.digest), read);
+                self.content.insert(key, read);
             }
         }
     }
@@ -273,46 +271,36 @@ fn compare<T: PartialEq>(
     }
 }
 
-/// Counts rows in the database itself: the API answers from it, but not for every table.
-async fn rows(lab: &Lab) -> Result<BTreeMap<String, u64>, HarborError> {
-    let query = TABLES.map(|table| format!("select '{table}', count(*) from {table}")).join(" union all ");
-    select(lab, &query).await
-}
-
-async fn database_blobs(lab: &Lab) -> Result<BTreeMap<String, u64>, HarborError> {
-    select(lab, "select digest, size from blob").await
-}
-
-/// A query whose rows are a name and a number.
-async fn select(lab: &Lab, query: &str) -> Result<BTreeMap<String, u64>, HarborError> {
-    let Harbor { namespace, release, .. } = &lab.harbor;
-    let output = lab
-        .kubectl()
-        .args(["exec", "-n", namespace, &format!("{release}-database-0"), "-c", "database", "--"])
-        .args(["psql", "-U", "postgres", "-d", "registry", "-tA", "-F", " ", "-c", query])
-        .limit(LIMIT)
-        .run()
-        .await
-        .map_err(|error| HarborError::Database(error.to_string()))?;
-    pairs(&output.stdout).map_err(|line| HarborError::Database(format!("psql printed `{line}`")))
+/// The rows of tables and the blobs, from the database itself: the API answers from it, but not for every table.
+async fn database(lab: &Lab) -> Result<(BTreeMap<String, u64>, BTreeMap<String, u64>), HarborError> {
+    let counts = TABLES.map(|table| format!("select '{table}', count(*) from {table}")).join(" union all ");
+    let query = format!("{counts} union all select digest, size from blob");
+    let psql = ["psql", "-U", "postgres", "-d", "registry", "-tA", "-F", " ", "-c", &query];
+    let pod = format!("{}-database-0", lab.harbor.release);
+    let printed = exec::run(lab, &pod, "database", &psql).await.map_err(HarborError::Database)?;
+    let pairs = pairs(&printed).map_err(|line| HarborError::Database(format!("psql printed `{line}`")))?;
+    Ok(pairs.into_iter().partition(|(name, _)| TABLES.contains(&name.as_str())))
 }
 
 /// The registry's own folder, listed in its pod.
 async fn storage_blobs(lab: &Lab) -> Result<BTreeMap<String, u64>, HarborError> {
-    let Harbor { namespace, release, .. } = &lab.harbor;
-    let list = format!(
-        "for f in {BLOBS}/*/*/data; do [ -f \"$f\" ] || continue; d=${{f%/data}}; \
-         printf 'sha256:%s %s\\n' \"${{d##*/}}\" \"$(wc -c < \"$f\")\"; done"
-    );
-    let output = lab
-        .kubectl()
-        .args(["exec", "-n", namespace, &format!("deploy/{release}-registry"), "-c", "registry", "--"])
-        .args(["sh", "-c", &list])
-        .limit(LIMIT)
-        .run()
-        .await
-        .map_err(|error| HarborError::Storage(error.to_string()))?;
-    pairs(&output.stdout).map_err(|line| HarborError::Storage(format!("the shell printed `{line}`")))
+    // Nothing was ever pushed where there is no folder.
+    let list = format!(r#"cd {BLOBS} || exit 0; set -- */*/data; [ -f "$1" ] || exit 0; wc -c "$@""#);
+    let pod = exec::running(lab, "registry").await.map_err(HarborError::Storage)?;
+    let printed = exec::run(lab, &pod, "registry", &["sh", "-c", &list]).await.map_err(HarborError::Storage)?;
+    sizes(&printed).map_err(|line| HarborError::Storage(format!("wc printed `{line}`")))
+}
+
+/// What `wc -c` prints of blobs: a size and a path each, and their total.
+fn sizes(text: &str) -> Result<BTreeMap<String, u64>, &str> {
+    let lines = text.lines().filter(|line| !line.trim_end().ends_with(" total"));
+    lines
+        .map(|line| {
+            let (size, path) = line.trim().split_once(' ').ok_or(line)?;
+            let folder = path.split('/').nth(1).ok_or(line)?;
+            Ok((format!("sha256:{folder}"), size.parse().map_err(|_| line)?))
+        })
+        .collect()
 }
 
 fn pairs(text: &str) -> Result<BTreeMap<String, u64>, &str> {
@@ -328,6 +316,15 @@ fn pairs(text: &str) -> Result<BTreeMap<String, u64>, &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_of_blobs_are_read_whatever_wc_pads_them_with() {
+        let printed = "    7 0a/0abc/data\n1234 ff/ff00/data\n 1241 total\n";
+        let expected = [("sha256:0abc".to_owned(), 7), ("sha256:ff00".to_owned(), 1234)].into();
+        assert_eq!(sizes(printed), Ok(expected));
+        assert_eq!(sizes("5 0a/0abc/data\n").map(|sizes| sizes.len()), Ok(1));
+        assert_eq!(sizes("wc: nothing there"), Err("wc: nothing there"));
+    }
 
     fn map<T>(entries: impl IntoIterator<Item = (&'static str, T)>) -> BTreeMap<String, T> {
         entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

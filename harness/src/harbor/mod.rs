@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod drift;
+mod exec;
 pub mod fill;
 pub mod inventory;
 pub mod layout;

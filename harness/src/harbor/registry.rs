@@ -103,7 +103,8 @@ impl Registry {
             reference: reference.to_string(),
             source: Box::new(source),
         };
-        self.client.auth(&reference, &self.auth, RegistryOperation::Pull).await.map_err(wrong)?;
+        // A token is asked for once per repository then, and not once per blob.
+        self.client.store_auth_if_needed(&self.host, &self.auth).await;
         let mut bytes = Vec::new();
         self.client.pull_blob(&reference, blob, &mut bytes).await.map_err(wrong)?;
         Ok((digest(&bytes), bytes.len()))

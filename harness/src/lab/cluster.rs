@@ -14,7 +14,7 @@ use super::{Lab, LabError, certs, engine::Engine, ledger::LAB_LABEL, node::Node,
 use crate::{
     cmd::Cmd,
     harbor::{Accounts, Harbor, api, drift::Drift, fill, inventory::Inventory, layout, seed::Seed},
-    observe::watch,
+    observe::{pods::is_ready, watch},
     run::{
         chapter::Chapter,
         events::{Events, HarborFacts, HarborKind, LabFacts, Step},
@@ -336,11 +336,6 @@ async fn wait_for_pods(lab: &Lab, step: &Step) -> Result<(), LabError> {
     })
     .await?;
     Ok(())
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Harbor says that it is healthy, every node is Ready, and every image can be pushed and its digest read back.

@@ -9,7 +9,10 @@ use k8s_openapi::api::core::v1::{
 use kube::{Api, Resource, ResourceExt, api::ListParams, runtime::watcher};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{pods::unscheduled, watch};
+use super::{
+    pods::{is_ready, unscheduled},
+    watch,
+};
 use crate::{
     lab::{Lab, LabError},
     run::{
@@ -72,7 +75,6 @@ pub struct VolumePlacement {
 impl PodPlacement {
     fn of(pod: &Pod) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
         let (unscheduled, scheduler_says) = unscheduled(pod).unzip();
         let claims = spec.volumes.unwrap_or_default().into_iter();
         let tolerates = spec.tolerations.unwrap_or_default();
@@ -80,8 +82,7 @@ impl PodPlacement {
             name: pod.name_any(),
             component: pod.labels().get("component").cloned().unwrap_or_default(),
             node: spec.node_name.unwrap_or_default(),
-            ready: pod.metadata.deletion_timestamp.is_none()
-                && conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            ready: pod.metadata.deletion_timestamp.is_none() && is_ready(pod),
             claims: claims.filter_map(|volume| Some(volume.persistent_volume_claim?.claim_name)).collect(),
             tolerates: tolerates.iter().filter_map(tolerated).collect(),
             unscheduled,
