@@ -2,17 +2,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, mpsc::Receiver},
+    sync::{Mutex, mpsc::Receiver},
 };
 
 use clap::Args;
 use harness::{
     cmd::Cmd,
-    lab::Lab,
+    harbor::inventory::Inventory,
+    lab::{Lab, LabError},
     report::evidence::Evidence,
     run::{
         events::{Event, EventKind, Events, StepId},
-        runner,
+        runner::Runner,
     },
     runbook::{self, parse::parse, places::LabPlaces},
     scenario::CellPlan,
@@ -53,15 +54,16 @@ pub async fn bench(args: BenchArgs) -> Result<u8, Failure> {
                 eprintln!("lab {run} of {}", args.runs);
                 let wish = LabWish { id: session::new_id(), port: None, at_once: 1 };
                 let (lab, _) = session.lab(&wish).await?;
-                let results = Arc::new(Mutex::new(Vec::new()));
                 if !cells.is_empty() {
-                    let evidence = Evidence::new(None).map_err(Failure::lab)?;
+                    let (results, evidence) = (Mutex::default(), Evidence::new(None).map_err(Failure::lab)?);
                     let (scenarios, library) = e2e::scenarios()?;
-                    runner::run(&lab, &scenarios, &library, &cells, &events, &evidence, &results)
-                        .await
-                        .map_err(Failure::lab)?;
+                    let (lab, scenarios, library, events) = (&lab, &scenarios, &library, &events);
+                    let mut runner =
+                        Runner { lab, scenarios, library, events, evidence: &evidence, results: &results, last: None };
+                    runner.run(&cells).await.map_err(Failure::lab)?;
                 }
                 run_blocks(&lab, &events).await?;
+                take_inventory(&lab, &events).await?;
                 drop(lab);
                 session.remove_lab().await?;
             }
@@ -102,6 +104,23 @@ async fn run_blocks(lab: &Lab, events: &Events) -> Result<(), Failure> {
             .map_err(Failure::lab)?;
         let plain = Cmd::new("bash").args(["-euo", "pipefail", "-c", "true"]);
         events.step("run `true` by bash alone", |_| async { plain.run().await }).await.map_err(Failure::lab)?;
+    }
+    Ok(())
+}
+
+/// How often the inventory is taken to measure it.
+const INVENTORIES: usize = 10;
+
+/// Takes the inventory, as every look at a lab does.
+async fn take_inventory(lab: &Lab, events: &Events) -> Result<(), Failure> {
+    for _ in 0..INVENTORIES {
+        let take = |_| async {
+            match lab.reference.diff(&Inventory::take(lab).await).losses() {
+                None => Ok(()),
+                Some(losses) => Err(LabError::NotInOrder(losses)),
+            }
+        };
+        events.step("take the inventory", take).await.map_err(Failure::lab)?;
     }
     Ok(())
 }

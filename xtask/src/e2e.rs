@@ -14,7 +14,7 @@ use harness::{
     report::{ReportOptions, Reporter, TerminalMode, evidence::Evidence},
     run::{
         events::{EventKind, Events},
-        runner::{self, Scenario},
+        runner::{Runner, Scenario},
     },
     runbook::{library::Library, variables},
     scenario::{CellPlan, CellResult, Role, ScenarioSpec},
@@ -278,11 +278,12 @@ impl Worker {
         if let Ok(mut reach) = self.reach.lock() {
             reach.push((lab.id.clone(), session::how_to_reach(&lab, &facts)));
         }
+        let Self { scenarios, library, events, evidence, results, .. } = self;
+        let mut runner = Runner { lab: &lab, scenarios, library, events, evidence, results, last: None };
         let mut verdicts = 0;
         loop {
             let Some(cells) = self.left().pop_front() else { return Ok(()) };
-            let Self { scenarios, library, events, evidence, results, .. } = self;
-            let ran = runner::run(&lab, scenarios, library, &cells, events, evidence, results).await;
+            let ran = runner.run(&cells).await;
             let looked = session.look_at_pulls(&lab).await;
             let open = self.without_result(&cells);
             verdicts += cells.len() - open.len();

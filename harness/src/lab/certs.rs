@@ -146,13 +146,17 @@ pub async fn trust_harbor(lab: &Lab) -> Result<(), LabError> {
     apply(&lab.nodes, &NodeTrust::complete(&lab.harbor.host, &ca)).await
 }
 
-/// Makes every node trust Harbor's current authority; restarts nothing on a node that reads `certs.d` already.
-pub async fn trust_renewed(lab: &Lab) -> Result<(), LabError> {
+/// Makes every node trust Harbor's current authority; restarts nothing on a node that reads `certs.d` already. Tells whether
+/// any node did not.
+pub async fn trust_renewed(lab: &Lab) -> Result<bool, LabError> {
     let ca = lab.harbor.ca(&lab.client).await?;
     let script = renew_script(&lab.harbor.host, &ca);
-    on_each(&lab.nodes, |_| script.clone()).await?;
-    Ok(())
+    let said = on_each(&lab.nodes, |_| script.clone()).await?;
+    Ok(said.iter().any(|said| said.contains(RENEWED)))
 }
+
+/// What a node says whose trust was changed.
+const RENEWED: &str = "trust-renewed";
 
 /// Lays the certificate where a containerd that reads `certs.d` finds it at the next pull. Any other is brought to the complete
 /// trust: one without `config_path`, or with a configuration newer than the process.
@@ -163,12 +167,18 @@ fn renew_script(host: &str, ca: &str) -> String {
 pid=$(systemctl show -p MainPID --value containerd)
 if grep -q '^[[:space:]]*config_path = "{CERTS_D}"' /etc/containerd/config.toml \
   && [ -z "$(find /etc/containerd/config.toml -newer "/proc/$pid")" ]; then
-  mkdir -p '{CERTS_D}/{host}'
-  rm -f '{CERTS_D}/{host}/hosts.toml'
-  cat > '{CERTS_D}/{host}/ca.crt' <<'PEM'
+  ca=$(cat <<'PEM'
 {ca}PEM
+)
+  if [ -e '{CERTS_D}/{host}/hosts.toml' ] || [ "$(cat '{CERTS_D}/{host}/ca.crt' 2>/dev/null)" != "$ca" ]; then
+    mkdir -p '{CERTS_D}/{host}'
+    rm -f '{CERTS_D}/{host}/hosts.toml'
+    printf '%s\n' "$ca" > '{CERTS_D}/{host}/ca.crt'
+    echo {RENEWED}
+  fi
 else
 {complete}
+echo {RENEWED}
 fi
 "#
     )

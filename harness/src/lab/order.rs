@@ -59,6 +59,15 @@ impl GpuNode {
     }
 }
 
+/// Whether bringing a lab in order changed anything that pulls or the inventory depend on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brought {
+    /// It was in order.
+    Untouched,
+    /// Harbor, what it holds, or what nodes trust was changed.
+    Changed,
+}
+
 /// The taint of the gpu node.
 pub const GPU_TAINT: &str = "gpu=true:NoSchedule";
 /// Where Harbor's state lies: registry, jobservice, database, Redis.
@@ -69,20 +78,26 @@ const GONE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// The cluster refuses, or Harbor does not hold what it should even after a new installation.
-pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<(), LabError> {
+pub async fn bring(lab: &Lab, order: Order, step: &Step) -> Result<Brought, LabError> {
     if order == Order::OnGpuNode && lab.gpu_node.moves {
         follow_volumes(lab, step).await?;
     }
     set_nodes(lab, order).await?;
-    if let Some(amiss) = amiss_in_place(lab, order, step).await? {
-        step.events().note(format!("installing Harbor anew: {amiss}"));
-        reinstall(lab, order, step).await?;
-        fill_again(lab).await?;
-        if let Some(losses) = losses(lab).await {
-            return Err(LabError::NotInOrder(format!("Harbor, just installed and filled: {losses}")));
+    let mut changed = true;
+    match in_place(lab, order, step).await? {
+        InPlace::Whole => changed = false,
+        InPlace::Refilled => {}
+        InPlace::Amiss(why) => {
+            step.events().note(format!("installing Harbor anew: {why}"));
+            reinstall(lab, order, step).await?;
+            fill_again(lab).await?;
+            if let Some(losses) = losses(lab).await {
+                return Err(LabError::NotInOrder(format!("Harbor, just installed and filled: {losses}")));
+            }
         }
     }
-    certs::trust_renewed(lab).await
+    changed |= certs::trust_renewed(lab).await?;
+    Ok(if changed { Brought::Changed } else { Brought::Untouched })
 }
 
 /// Puts the taint on the gpu node.
@@ -125,38 +140,48 @@ async fn untaint(lab: &Lab) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Why Harbor cannot stay as it is; nothing when it holds what it should, if need be after it was filled again.
-async fn amiss_in_place(lab: &Lab, order: Order, step: &Step) -> Result<Option<String>, LabError> {
+/// How Harbor stands.
+enum InPlace {
+    /// It holds what it should.
+    Whole,
+    /// It does since it was filled again.
+    Refilled,
+    /// It cannot stay as it is, for this reason.
+    Amiss(String),
+}
+
+/// How Harbor stands, if need be after it was filled again.
+async fn in_place(lab: &Lab, order: Order, step: &Step) -> Result<InPlace, LabError> {
     let placement = Placement::take(lab).await?;
     let bound = placement.volumes.values().filter(|volume| !volume.nodes.is_empty()).count();
     if bound != CLAIMS {
-        return Ok(Some(format!("{bound} of {CLAIMS} claims are bound")));
+        return Ok(InPlace::Amiss(format!("{bound} of {CLAIMS} claims are bound")));
     }
     let gpu_node = lab.gpu_node.name();
     let elsewhere = |node: &String| order == Order::OnGpuNode && *node != gpu_node;
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| volume.nodes.iter().any(elsewhere)) {
-        return Ok(Some(format!("{claim} is not on {gpu_node}")));
+        return Ok(InPlace::Amiss(format!("{claim} is not on {gpu_node}")));
     }
     if let Some((claim, _)) = placement.volumes.iter().find(|(_, volume)| !volume.provisioned) {
-        return Ok(Some(format!("the volume of {claim} was made by hand")));
+        return Ok(InPlace::Amiss(format!("the volume of {claim} was made by hand")));
     }
     if order == Order::Anywhere && !placement.volumes_on_tainted_nodes().is_empty() {
-        return Ok(Some("a volume is on a node that takes no new pods".to_owned()));
+        return Ok(InPlace::Amiss("a volume is on a node that takes no new pods".to_owned()));
     }
     if !placement.released.is_empty() {
         remove_volumes(lab, &placement.released, step).await?;
     }
     if let Err(error) = cluster::wait_for_harbor(lab, step).await {
-        return Ok(Some(error.to_string()));
+        return Ok(InPlace::Amiss(error.to_string()));
     }
     if losses(lab).await.is_none() {
-        return Ok(None);
+        return Ok(InPlace::Whole);
     }
     empty_registry_cache(lab).await?;
     if let Err(error) = fill_again(lab).await {
-        return Ok(Some(error.to_string()));
+        return Ok(InPlace::Amiss(error.to_string()));
     }
-    Ok(losses(lab).await)
+    Ok(losses(lab).await.map_or(InPlace::Refilled, InPlace::Amiss))
 }
 
 async fn losses(lab: &Lab) -> Option<String> {

@@ -27,6 +27,11 @@ pub enum Chapter {
     },
     /// The lab is brought in order, and what it holds is looked at.
     Baseline,
+    /// Nothing was done to the lab since it was looked at after another cell: what was seen then is the baseline.
+    SeenBefore {
+        /// The cell, as `scenario/variant/procedure`.
+        cell: String,
+    },
     /// The lab is brought in order between two procedures.
     InOrder,
     /// The lab is broken.

@@ -70,7 +70,7 @@ pub async fn break_it(
     let story = story(lab, scenario, variant, &library, evidence, &results);
     events
         .step(format!("{}/{variant}", scenario.spec().name), |step| async move {
-            let before = story.baseline(step.events()).await?;
+            let before = story.baseline(None, step.events()).await?;
             let (_, symptom) = story.break_it(step.events()).await?;
             if !symptom.holds() {
                 let why = format!("the fault of {variant} did not show its symptom: {}", symptom.words());
@@ -98,8 +98,8 @@ pub async fn check(
     let story = story(lab, scenario, variant, &library, evidence, &results);
     events
         .step(format!("{}/{variant} {name}", scenario.spec().name), |step| async move {
-            let seen = story.observe(name, &step).await?;
-            let (verdict, reason) = story.judge(&Transcript::default(), &seen, before, name, &step).await;
+            let mut seen = story.observe(name, &step).await?;
+            let (verdict, reason) = story.judge(&Transcript::default(), &mut seen, before, name, &step).await;
             let pulled = story.known.primary_pulled(&seen).holds();
             let primary = seen.pulls.iter().filter(|pull| pull.image == story.known.primary);
             let pulled = primary.filter_map(|pull| pull.done).max().filter(|_| pulled);

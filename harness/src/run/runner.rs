@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     harbor::inventory::Inventory,
-    lab::{Lab, LabError, diagnose},
+    lab::{Lab, LabError, diagnose, order::Brought},
     observe::{Observation, placement::Placement, pull, symptom::Judgement},
     report::evidence::{Evidence, EvidenceError, Phase},
     runbook::{self, Runbook, library::Library, lint::Finding, transcript::Transcript},
@@ -25,7 +25,12 @@ pub trait Scenario: Send + Sync {
     fn spec(&self) -> &ScenarioSpec;
 
     /// Brings the lab in order for a variant, whatever was done to it before.
-    fn baseline<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>>;
+    fn baseline<'a>(
+        &'a self,
+        lab: &'a Lab,
+        variant: &'a str,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<Brought, LabError>>;
 
     /// Breaks a lab that is in order.
     fn fault<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>>;
@@ -58,29 +63,46 @@ pub trait Scenario: Send + Sync {
     }
 }
 
-/// Runs `cells`, which are in the order of their scenarios and variants, emits the result of each and adds it to `results`,
-/// which keeps them also when the run is dropped half way. A lab fault ends the run: the cell at hand is `lab broken`, what
-/// comes after it is left out.
-///
-/// # Errors
-/// The lab fault.
-pub async fn run(
-    lab: &Lab,
-    scenarios: &[Box<dyn Scenario>],
-    library: &Library,
-    cells: &[CellPlan],
-    events: &Events,
-    evidence: &Evidence,
-    results: &Mutex<Vec<CellResult>>,
-) -> Result<(), LabError> {
-    for group in cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)) {
-        let Some(first) = group.first() else { continue };
-        let Some(scenario) = scenarios.iter().find(|scenario| scenario.spec().name == first.scenario) else {
-            continue;
-        };
-        let name = format!("{}/{}", first.scenario, first.variant);
-        events
-            .step(name, |step| async move {
+/// Runs cells in one lab.
+pub struct Runner<'a> {
+    /// The lab.
+    pub lab: &'a Lab,
+    /// What cells may be of.
+    pub scenarios: &'a [Box<dyn Scenario>],
+    /// Where their runbooks are.
+    pub library: &'a Library,
+    /// Where it is told.
+    pub events: &'a Events,
+    /// Where evidence is kept.
+    pub evidence: &'a Evidence,
+    /// The result of each cell, kept also when a run is dropped half way.
+    pub results: &'a Mutex<Vec<CellResult>>,
+    /// What the lab looked like last, where nothing was done to it since.
+    pub last: Option<LastLook>,
+}
+
+/// What was seen after a cell.
+pub struct LastLook {
+    /// The cell, as `scenario/variant/procedure`.
+    cell: String,
+    seen: Observation,
+}
+
+impl Runner<'_> {
+    /// Runs `cells`, which are in the order of their scenarios and variants, and emits the result of each. A lab fault ends the
+    /// run: the cell at hand is `lab broken`, what comes after it is left out.
+    ///
+    /// # Errors
+    /// The lab fault.
+    pub async fn run(&mut self, cells: &[CellPlan]) -> Result<(), LabError> {
+        for group in cells.chunk_by(|a, b| (&a.scenario, &a.variant) == (&b.scenario, &b.variant)) {
+            let Some(first) = group.first() else { continue };
+            let Some(scenario) = self.scenarios.iter().find(|scenario| scenario.spec().name == first.scenario) else {
+                continue;
+            };
+            let last = self.last.take();
+            let Self { lab, library, evidence, results, .. } = *self;
+            let told = self.events.step(format!("{}/{}", first.scenario, first.variant), |step| async move {
                 let scenario = scenario.as_ref();
                 let summary = scenario.spec().variants.iter().find(|variant| variant.name == first.variant);
                 step.tell(Chapter::Variant {
@@ -92,11 +114,12 @@ pub async fn run(
                 let known = Known::new(lab.node_names(), &lab.seed);
                 let part = (first.role == Role::Yours).then(|| first.procedure.clone());
                 let story = Story { lab, known, scenario, variant: &first.variant, library, evidence, results, part };
-                story.tell(group, &step).await
-            })
-            .await?;
+                story.tell(group, last, &step).await
+            });
+            self.last = told.await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// One variant from its baseline to its last cell.
@@ -135,11 +158,16 @@ enum State {
 }
 
 impl Story<'_> {
-    async fn tell(&self, cells: &[CellPlan], step: &Step) -> Result<(), LabError> {
+    async fn tell(
+        &self,
+        cells: &[CellPlan],
+        last: Option<LastLook>,
+        step: &Step,
+    ) -> Result<Option<LastLook>, LabError> {
         let events = step.events();
         let first = cells.first();
         let begun = Instant::now();
-        let before = match self.baseline(events).await {
+        let before = match self.baseline(last, events).await {
             Ok(before) => before,
             Err(error) => {
                 if let Some(cell) = first {
@@ -149,12 +177,14 @@ impl Story<'_> {
                 return Err(error);
             }
         };
-        let mut state = State::Whole;
+        let (mut state, mut last) = (State::Whole, None);
         for cell in cells {
             let begun = Instant::now();
             match self.cell(cell, &before, &mut state, events).await {
-                Ok(judged) => {
+                Ok((judged, seen)) => {
                     let Judged { verdict, reason, stopped_at, drill } = judged;
+                    // What a runbook of somebody's has left behind is not known.
+                    last = seen.filter(|_| cell.role != Role::Yours).map(|seen| LastLook { cell: cell.path(), seen });
                     let result = CellResult { drill, ..cell.result_of(verdict, since(begun), reason, stopped_at) };
                     let unexpected = !result.as_expected;
                     self.finish(events, result);
@@ -168,7 +198,7 @@ impl Story<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
     /// What the cluster and the nodes say of a cell that went otherwise than expected.
@@ -192,13 +222,25 @@ impl Story<'_> {
         events.emit(EventKind::CellFinished { cell: result });
     }
 
-    /// The lab in order, a real pull of every image on every node, and the inventory.
-    pub(super) async fn baseline(&self, events: &Events) -> Result<Inventory, LabError> {
+    /// The lab in order, a real pull of every image on every node, and the inventory. What was seen after the cell before is
+    /// taken for it where all was well then, and nothing had to be done since.
+    pub(super) async fn baseline(&self, last: Option<LastLook>, events: &Events) -> Result<Inventory, LabError> {
         events
             .step("baseline", |step| async move {
                 step.tell(Chapter::Baseline);
-                self.in_order(&step).await?;
-                let seen = self.observe("baseline", &step).await?;
+                let last = last.filter(|last| self.known.all_pulled(&last.seen).holds());
+                let seen = match last {
+                    Some(last) if self.stands(&step).await? => {
+                        step.tell(Chapter::SeenBefore { cell: last.cell });
+                        self.keep(&step, "baseline", "observation.json", &last.seen);
+                        last.seen
+                    }
+                    Some(_) => self.observe("baseline", &step).await?,
+                    None => {
+                        self.in_order(&step).await?;
+                        self.observe("baseline", &step).await?
+                    }
+                };
                 let green = self.known.all_pulled(&seen);
                 if !green.holds() {
                     return Err(LabError::NotInOrder(format!("the baseline's pulls: {}", green.words())));
@@ -216,11 +258,20 @@ impl Story<'_> {
             .await
     }
 
+    /// Whether the lab in which every image was just pulled is in order for this variant as it is; else it is brought so.
+    async fn stands(&self, step: &Step) -> Result<bool, LabError> {
+        if self.scenario.fault_is_absolute() {
+            return Ok(true);
+        }
+        Ok(self.scenario.baseline(self.lab, self.variant, step).await? == Brought::Untouched)
+    }
+
     async fn in_order(&self, step: &Step) -> Result<(), LabError> {
         let baseline = self.scenario.baseline(self.lab, self.variant, step);
         if self.scenario.restarts_containerd() {
             pull::clear(self.lab, step).await?;
-            return baseline.await;
+            baseline.await?;
+            return Ok(());
         }
         futures::try_join!(pull::clear(self.lab, step), baseline)?;
         Ok(())
@@ -232,7 +283,7 @@ impl Story<'_> {
         before: &Inventory,
         state: &mut State,
         events: &Events,
-    ) -> Result<Judged, LabError> {
+    ) -> Result<(Judged, Option<Observation>), LabError> {
         if matches!(state, State::Unknown) {
             if !self.scenario.fault_is_absolute() {
                 let again = |step: Step| async move {
@@ -248,7 +299,8 @@ impl Story<'_> {
             let (seen, symptom) = self.break_it(events).await?;
             if !symptom.holds() {
                 let reason = symptom.words().to_owned();
-                return Ok(Judged { verdict: Verdict::NotReproduced, reason, stopped_at: None, drill: None });
+                let judged = Judged { verdict: Verdict::NotReproduced, reason, stopped_at: None, drill: None };
+                return Ok((judged, Some(seen)));
             }
             *state = State::Broken(Box::new(seen));
         }
@@ -272,7 +324,7 @@ impl Story<'_> {
         if still && same && cell.role != Role::Yours {
             *state = State::Broken(broken);
         }
-        Ok(judged)
+        Ok((judged, Some(seen)))
     }
 
     /// Runs the cell's procedure on the broken lab, looks at what came of it, and judges.
@@ -302,8 +354,8 @@ impl Story<'_> {
             }
             _ => None,
         };
-        let seen = self.observe(procedure, step).await?;
-        let (verdict, mut reason) = self.judge(&transcript, &seen, before, procedure, step).await;
+        let mut seen = self.observe(procedure, step).await?;
+        let (verdict, mut reason) = self.judge(&transcript, &mut seen, before, procedure, step).await;
         if let Some(left) = left {
             reason = format!("{reason}; when the step failed, {left}");
         }
@@ -361,13 +413,12 @@ impl Story<'_> {
     pub(super) async fn judge(
         &self,
         transcript: &Transcript,
-        seen: &Observation,
+        seen: &mut Observation,
         before: &Inventory,
         procedure: &str,
         step: &Step,
     ) -> (Verdict, String) {
-        let mut seen = seen.clone();
-        if seen.inventory.is_none() && self.known.primary_pulled(&seen).holds() {
+        if seen.inventory.is_none() && self.known.primary_pulled(seen).holds() {
             seen.inventory = Some(Inventory::take(self.lab).await);
         }
         if let Some(after) = &seen.inventory {
@@ -378,8 +429,8 @@ impl Story<'_> {
             step.tell(Chapter::Inventory { lost, lines });
             self.say_if_lost(step, self.phase(procedure).text(step, "inventory.diff", &diff));
         }
-        let repaired = self.scenario.repaired(self.variant, &seen);
-        judge::verdict(&self.known, &seen, before, &repaired, transcript.failure())
+        let repaired = self.scenario.repaired(self.variant, seen);
+        judge::verdict(&self.known, seen, before, &repaired, transcript.failure())
     }
 
     pub(super) async fn observe(&self, phase: &str, step: &Step) -> Result<Observation, LabError> {

@@ -11,7 +11,7 @@ use harness::{
     lab::{
         Lab, LabError, cluster,
         node::restart,
-        order::{self, GPU_TAINT, Order},
+        order::{self, Brought, GPU_TAINT, Order},
     },
     observe::{
         Observation,
@@ -56,7 +56,12 @@ impl Scenario for AffinityConflict {
     }
 
     /// Harbor's volumes are on the gpu node before it gets its taint.
-    fn baseline<'a>(&'a self, lab: &'a Lab, _variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>> {
+    fn baseline<'a>(
+        &'a self,
+        lab: &'a Lab,
+        _variant: &'a str,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<Brought, LabError>> {
         order::bring(lab, Order::OnGpuNode, step).boxed()
     }
 

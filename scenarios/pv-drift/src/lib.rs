@@ -8,7 +8,7 @@ use harness::{
     harbor::{drift::Drift, inventory::Inventory},
     lab::{
         Lab, LabError, cluster,
-        order::{self, Order},
+        order::{self, Brought, Order},
     },
     observe::{Observation, pods::PullObservation, pull, symptom::Judgement},
     run::{events::Step, judge::Known, runner::Scenario},
@@ -61,7 +61,12 @@ impl Scenario for PvDrift {
         &self.spec
     }
 
-    fn baseline<'a>(&'a self, lab: &'a Lab, _variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>> {
+    fn baseline<'a>(
+        &'a self,
+        lab: &'a Lab,
+        _variant: &'a str,
+        step: &'a Step,
+    ) -> BoxFuture<'a, Result<Brought, LabError>> {
         order::bring(lab, Order::Anywhere, step).boxed()
     }
 

@@ -3,12 +3,13 @@
 //! Pulls end with `tls: failed to verify certificate: x509: certificate signed by unknown authority`. Which part of a node's
 //! configuration containerd reads, and when, decides each variant: see [`harness::lab::certs`].
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, TryFutureExt, future::BoxFuture};
 use harness::{
     lab::{
         Lab, LabError,
         certs::{self, Config, NodeTrust},
         cluster, node,
+        order::Brought,
     },
     observe::{
         Observation, pull,
@@ -40,8 +41,13 @@ impl Scenario for UntrustedCa {
     }
 
     /// Every node trusts Harbor's authority, in every way there is.
-    fn baseline<'a>(&'a self, lab: &'a Lab, _variant: &'a str, _step: &'a Step) -> BoxFuture<'a, Result<(), LabError>> {
-        certs::trust_harbor(lab).boxed()
+    fn baseline<'a>(
+        &'a self,
+        lab: &'a Lab,
+        _variant: &'a str,
+        _step: &'a Step,
+    ) -> BoxFuture<'a, Result<Brought, LabError>> {
+        certs::trust_harbor(lab).map_ok(|()| Brought::Changed).boxed()
     }
 
     fn fault<'a>(&'a self, lab: &'a Lab, variant: &'a str, step: &'a Step) -> BoxFuture<'a, Result<(), LabError>> {

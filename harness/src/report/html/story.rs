@@ -318,7 +318,11 @@ fn phases(source: &Source<'_>, tellings: &[StepId], cells: &[&CellResult]) -> Ve
     };
     let mut phases = Vec::new();
     if let Some(step) = find(|chapter| matches!(chapter, Chapter::Baseline)) {
-        let words = "every node pulled every image, and the inventory is whole".to_owned();
+        let before = step.chapters.iter().find_map(|chapter| match chapter {
+            Chapter::SeenBefore { cell } => Some(format!("nothing was done since {cell}, after which ")),
+            _ => None,
+        });
+        let words = format!("{}every node pulled every image, and the inventory is whole", before.unwrap_or_default());
         phases.push(phase("Baseline", step, words, true));
     }
     if let Some(step) = find(|chapter| matches!(chapter, Chapter::Fault)) {

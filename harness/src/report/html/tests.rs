@@ -2,10 +2,13 @@ use regex::Regex;
 use rstest::rstest;
 
 use super::{
-    super::fixture::{bad, ended, event, good, killed, lab, many, plans, result, started, story, waiting},
+    super::fixture::{bad, ended, event, good, killed, lab, many, plans, result, started, story, told, waiting},
     *,
 };
-use crate::run::events::{Event, EventKind};
+use crate::run::{
+    chapter::Chapter,
+    events::{Event, EventKind},
+};
 
 /// What a pull says, of a usual length.
 pub const USUAL: &str = "worker1: library/app:v1: ErrImagePull: tls: failed to verify certificate: x509: certificate signed by unknown authority";
@@ -53,6 +56,24 @@ pub(super) fn two() -> Vec<Event> {
 #[test]
 fn the_page_reads_from_the_verdict_to_the_evidence() {
     insta::assert_snapshot!(read(&page(&two())));
+}
+
+#[test]
+fn a_baseline_that_was_seen_after_the_cell_before_says_so() {
+    let cell = "untrusted-ca/no-trust/documented".to_owned();
+    let events = two().into_iter().flat_map(|event| {
+        let baseline = matches!(event.kind, EventKind::Told { chapter: Chapter::Baseline, .. });
+        let seen = match event.kind {
+            EventKind::Told { step, .. } if baseline => {
+                Some(told(90.0, step, Chapter::SeenBefore { cell: cell.clone() }))
+            }
+            _ => None,
+        };
+        [Some(event), seen].into_iter().flatten()
+    });
+    let said = format!("nothing was done since {cell}, after which every node pulled every image");
+    assert!(read(&page(&events.collect::<Vec<_>>())).contains(&said));
+    assert!(!read(&page(&two())).contains("nothing was done since"));
 }
 
 #[rstest]

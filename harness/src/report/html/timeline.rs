@@ -142,7 +142,10 @@ impl Kind {
                 let control = cells.iter().any(|cell| cell.procedure == *procedure && cell.role == Role::Control);
                 Some(if control { Kind::Control } else { Kind::Repair })
             }
-            Chapter::Variant { .. } | Chapter::Runbook { .. } | Chapter::Inventory { .. } => None,
+            Chapter::Variant { .. }
+            | Chapter::SeenBefore { .. }
+            | Chapter::Runbook { .. }
+            | Chapter::Inventory { .. } => None,
         };
         step.chapters.iter().find_map(of).unwrap_or(Kind::Other)
     }
