@@ -80,13 +80,12 @@ async fn create(args: &CreateArgs, events: &Events) -> Result<String, Failure> {
         return Err(Failure::input(bundle::BundleError::Exists { path: out }));
     }
     let ingredients = source::ingredients(&setup.source, setup.site(events)).await.map_err(session::refused)?;
-    let versions = setup.pins.by_name();
     let written = events.step(format!("write {}", out.display()), |_| async {
         let out = out.clone();
         // A thread does not end with the work that waits for it.
         let unwanted = Arc::new(AtomicBool::new(false));
         let _until_then = SetOnDrop(unwanted.clone());
-        let write = tokio::task::spawn_blocking(move || bundle::create(&ingredients, &versions, &out, &unwanted));
+        let write = tokio::task::spawn_blocking(move || bundle::create(&ingredients, &out, &unwanted));
         write.await.map_err(Failure::lab)?.map_err(Failure::lab)
     });
     let (size, sha256) = written.await?;

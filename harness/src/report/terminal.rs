@@ -415,7 +415,12 @@ impl Progress {
             .map(|running| {
                 let time = human(elapsed(running.started, now));
                 let of = self.beside(running).map(|root| format!("{root}: ")).unwrap_or_default();
-                let words = format!("{time:>11}  {of}{}{}", describe(running), usually(running.usual));
+                let mut words = format!("{time:>11}  {of}{}", describe(running));
+                let usual = usually(running.usual);
+                // Half an estimate is none.
+                if console::measure_text_width(&words) + console::measure_text_width(&usual) <= columns {
+                    words.push_str(&usual);
+                }
                 console::truncate_str(&words, columns, "…").into_owned()
             })
             .collect();
@@ -608,6 +613,16 @@ mod tests {
             shown.push(lines.join("\n"));
         }
         insta::assert_snapshot!(shown.join("\n---\n"));
+    }
+
+    #[test]
+    fn an_estimate_that_does_not_fit_is_left_out() {
+        let mut progress = Progress::new(Paint { colour: false });
+        progress.apply(&started(0.0, 1, None, "load the node image into the engine", Some(20)), Some(79));
+        progress.apply(&event(5.0, EventKind::StepProgress { step: 1, done: 36, total: 100 }), Some(79));
+        let bar = "        6 s  load the node image into the engine [#######             ] 36 %";
+        assert_eq!(progress.live(at(6.0), 79), [bar]);
+        assert_eq!(progress.live(at(6.0), 120), [format!("{bar} (usually 20 s)")]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Ingredients {
     pub images: Vec<Image>,
     /// Harbor's chart: a folder or a packed chart.
     pub chart: PathBuf,
+    /// The version of each part that has no image of its own to tell it, by the part's name.
+    pub versions: BTreeMap<String, String>,
     /// While these live, no other run drops what this one uses.
     pub in_use: Vec<Artifact>,
 }

@@ -17,7 +17,6 @@ pub mod upstream;
 pub mod versions;
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -230,22 +229,6 @@ impl Pins {
             true => Ok(()),
             false => Err(SourceError::NoStandIn { asked: self.harbor.clone(), there: self.default_harbor.clone() }),
         }
-    }
-
-    /// The version of each part that is built here, by its name: for a bundle's description.
-    pub fn by_name(&self) -> BTreeMap<String, String> {
-        let parts = [
-            ("cni-plugins", &self.cni_plugins),
-            ("containerd", &self.containerd),
-            ("coredns", &self.coredns),
-            ("crane", &self.crane),
-            ("etcd", &self.etcd),
-            ("helm", &self.helm),
-            ("kind", &self.kind),
-            ("kubernetes", &self.kubernetes),
-            ("local-path-provisioner", &self.local_path_packages),
-        ];
-        parts.map(|(name, version)| (name.to_owned(), version.clone())).into()
     }
 }
 

@@ -279,8 +279,22 @@ pub(super) async fn ingredients(site: Site<'_>) -> Result<Ingredients, UpstreamE
         node: Image::stored(node, stored),
         images: images.into_iter().map(|(name, stored)| Image::stored(name, stored)).collect(),
         chart: chart.file(CHART),
+        versions: versions(pins),
         in_use: vec![kind, kubectl, helm, crane, chart, fetched],
     })
+}
+
+/// The versions of what is fetched beside images.
+fn versions(pins: &Pins) -> BTreeMap<String, String> {
+    let parts = [
+        ("crane", &pins.crane),
+        ("harbor", &pins.harbor),
+        ("harbor-chart", &pins.harbor_chart),
+        ("helm", &pins.helm),
+        ("kind", &pins.kind),
+        ("kubectl", &pins.kubernetes),
+    ];
+    parts.map(|(name, version)| (name.to_owned(), version.clone())).into()
 }
 
 /// The file of Harbor's chart.

@@ -34,12 +34,7 @@ enum Part {
 ///
 /// # Errors
 /// There is a file at `out` already, or something cannot be read or written; then nothing is left at `out`.
-pub fn create(
-    ingredients: &Ingredients,
-    versions: &BTreeMap<String, String>,
-    out: &Path,
-    cancelled: &AtomicBool,
-) -> Result<(u64, String), BundleError> {
+pub fn create(ingredients: &Ingredients, out: &Path, cancelled: &AtomicBool) -> Result<(u64, String), BundleError> {
     if out.exists() {
         return Err(BundleError::Exists { path: out.to_owned() });
     }
@@ -49,7 +44,7 @@ pub fn create(
     let unfinished = unfinished.map_err(BundleError::io("write to", folder))?;
     let images: Vec<_> = [&ingredients.node].into_iter().chain(&ingredients.images).cloned().collect();
     let archive = Archive::new(&images).map_err(BundleError::io("read the images for", out))?;
-    let parts = parts(ingredients, versions, out)?;
+    let parts = parts(ingredients, out)?;
     let written = write(&archive, parts, unfinished.as_file(), cancelled).map_err(BundleError::io("write", out))?;
     let file = unfinished.persist_noclobber(out);
     file.map_err(|error| BundleError::Io { doing: "put in place", path: out.to_owned(), source: error.error })?;
@@ -60,11 +55,7 @@ pub fn create(
 }
 
 /// All files but those of the images, by their paths.
-fn parts(
-    ingredients: &Ingredients,
-    versions: &BTreeMap<String, String>,
-    out: &Path,
-) -> Result<BTreeMap<String, Part>, BundleError> {
+fn parts(ingredients: &Ingredients, out: &Path) -> Result<BTreeMap<String, Part>, BundleError> {
     let mut parts = BTreeMap::new();
     let tools = &ingredients.tools;
     for (path, file) in TOOLS.into_iter().zip([&tools.kind, &tools.helm, &tools.kubectl, &tools.crane]) {
@@ -86,9 +77,9 @@ fn parts(
         lab: ingredients.facts.clone(),
         node: ingredients.node.name.clone(),
         chart: chart_path.to_owned(),
-        versions: versions.clone(),
+        versions: ingredients.versions.clone(),
     };
-    let sbom = sbom::of(ingredients, versions).map_err(BundleError::io("read the images for", out))?;
+    let sbom = sbom::of(ingredients).map_err(BundleError::io("read the images for", out))?;
     let described = pretty(&description).map_err(BundleError::io("describe", out))?;
     parts.insert(DESCRIPTION.to_owned(), Part::Bytes(described));
     parts.insert(SBOM.to_owned(), Part::Bytes(pretty(&sbom).map_err(BundleError::io("describe", out))?));

@@ -123,6 +123,7 @@ impl Bundle {
             node,
             images,
             chart: self.small.file(&self.description.chart),
+            versions: self.description.versions.clone(),
             in_use: vec![self.small.clone()],
         };
         let (recipe, name) = dock.named(&ingredients)?;

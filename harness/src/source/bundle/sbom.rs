@@ -1,7 +1,7 @@
 //! The software bill of materials of a bundle: CycloneDX 1.6 (ECMA-424), as JSON.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -19,7 +19,7 @@ use crate::{
 const DPKG: &str = "var/lib/dpkg/status";
 
 /// Every image, program and Debian package, and the version of each other part.
-pub(super) fn of(ingredients: &Ingredients, versions: &BTreeMap<String, String>) -> io::Result<Value> {
+pub(super) fn of(ingredients: &Ingredients) -> io::Result<Value> {
     let mut components = Vec::new();
     let mut packages = BTreeSet::new();
     let mut seen = BTreeSet::new();
@@ -44,9 +44,9 @@ pub(super) fn of(ingredients: &Ingredients, versions: &BTreeMap<String, String>)
             }
         }
     }
-    components.extend(
-        versions.iter().map(|(name, version)| json!({ "type": "application", "name": name, "version": version })),
-    );
+    let versions = ingredients.versions.iter();
+    components
+        .extend(versions.map(|(name, version)| json!({ "type": "application", "name": name, "version": version })));
     components.extend(packages.into_iter().map(|package| {
         let Package { name, version, architecture } = package;
         json!({

@@ -36,6 +36,7 @@ fn ingredients(dir: &Path) -> Ingredients {
         node: image("x.test/node:1", "node"),
         images: vec![image("x.test/provisioner:1", "provisioner"), image("x.test/helper:1", "helper")],
         chart: dir.join("chart"),
+        versions: [("kind".to_owned(), "v0.32.0".to_owned())].into(),
         in_use: Vec::new(),
     }
 }
@@ -43,7 +44,7 @@ fn ingredients(dir: &Path) -> Ingredients {
 /// A bundle in `dir`.
 fn bundle(dir: &Path) -> PathBuf {
     let out = dir.join("drydock.tar.zst");
-    create(&ingredients(dir), &BTreeMap::new(), &out, &AtomicBool::new(false)).unwrap();
+    create(&ingredients(dir), &out, &AtomicBool::new(false)).unwrap();
     out
 }
 
@@ -143,14 +144,14 @@ fn a_file_that_is_there_is_not_written_over_and_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("mine");
     fs::write(&out, "mine").unwrap();
-    let error = create(&ingredients(dir.path()), &BTreeMap::new(), &out, &AtomicBool::new(false)).unwrap_err();
+    let error = create(&ingredients(dir.path()), &out, &AtomicBool::new(false)).unwrap_err();
     assert!(matches!(error, BundleError::Exists { .. }), "{error}");
     assert_eq!(fs::read_to_string(&out).unwrap(), "mine");
     let mut spoilt = ingredients(dir.path());
     spoilt.tools.crane = dir.path().join("no such file");
     let new = dir.path().join("new.tar.zst");
-    create(&spoilt, &BTreeMap::new(), &new, &AtomicBool::new(false)).unwrap_err();
-    let cancelled = create(&ingredients(dir.path()), &BTreeMap::new(), &new, &AtomicBool::new(true)).unwrap_err();
+    create(&spoilt, &new, &AtomicBool::new(false)).unwrap_err();
+    let cancelled = create(&ingredients(dir.path()), &new, &AtomicBool::new(true)).unwrap_err();
     assert!(cancelled.to_string().ends_with("no longer wanted"), "{cancelled}");
     let left = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().contains("drydock-bundle") && name != "new.tar.zst"));

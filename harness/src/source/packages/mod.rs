@@ -7,6 +7,7 @@ mod node;
 mod stand_in;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -395,8 +396,15 @@ pub(super) async fn prepare(
     let (tools, mut in_use) = tools(kitchen, recipes).await?;
     in_use.push(state);
     let facts = facts(pins, stand_in_name);
-    let chart = chart(root);
-    let none = Ingredients { facts, tools, node: Image::new("", Vec::new(), &[]), images: Vec::new(), chart, in_use };
+    let none = Ingredients {
+        facts,
+        tools,
+        node: Image::new("", Vec::new(), &[]),
+        images: Vec::new(),
+        chart: chart(root),
+        versions: versions(pins),
+        in_use,
+    };
     Ok(dock.prepared(none, name)?)
 }
 
@@ -414,7 +422,23 @@ pub(super) async fn ingredients(
     let (node, images) = images(&kitchen, &recipes).await?;
     let (tools, in_use) = tools(&kitchen, &recipes).await?;
     let facts = facts(pins, kitchen.stand_in_name(&recipes)?);
-    Ok(Ingredients { facts, tools, node, images, chart: chart(root), in_use })
+    Ok(Ingredients { facts, tools, node, images, chart: chart(root), versions: versions(pins), in_use })
+}
+
+/// The versions of what is built here.
+fn versions(pins: &Pins) -> BTreeMap<String, String> {
+    let parts = [
+        ("cni-plugins", &pins.cni_plugins),
+        ("containerd", &pins.containerd),
+        ("coredns", &pins.coredns),
+        ("crane", &pins.crane),
+        ("etcd", &pins.etcd),
+        ("helm", &pins.helm),
+        ("kind", &pins.kind),
+        ("kubernetes", &pins.kubernetes),
+        ("local-path-provisioner", &pins.local_path_packages),
+    ];
+    parts.map(|(name, version)| (name.to_owned(), version.clone())).into()
 }
 
 fn facts(pins: &Pins, stand_in: Option<String>) -> Facts {
