@@ -184,9 +184,12 @@ pub enum Keep {
     Never,
 }
 
-/// The folder that the workspace is in.
+/// The folder that the workspace is in: where cargo runs this from, else where it was built.
 pub fn root() -> PathBuf {
-    let xtask = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let built = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // Another project's cargo may have started this.
+    let is_ours = |xtask: &PathBuf| xtask.join("../fixtures/versions.toml").is_file();
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).filter(is_ours).unwrap_or(built);
     xtask.parent().map(PathBuf::from).unwrap_or(xtask)
 }
 
