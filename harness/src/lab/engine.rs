@@ -59,7 +59,7 @@ pub enum EngineError {
     /// No engine answers, and starting one was not permitted.
     #[error(
         "find a Docker engine: none answers ({tried}); start Docker, set DOCKER_HOST, or run this as root with \
-         --provision, which installs Debian's docker.io where it is missing and starts a private engine under {dir}"
+         --provision, which installs the distribution's docker.io where it is missing and starts a private engine under {dir}"
     )]
     NoEngine {
         /// Each address with what was seen there.

@@ -86,7 +86,7 @@ pub async fn install(step: &Step, dir: &Path, needed: &[Needed]) -> Result<(), E
     if find("apt-get").is_none() {
         return Err(EngineError::NoPackageManager { packages: list });
     }
-    step.events().note(format!("system change: installing the Debian packages {list} with apt-get (--provision)"));
+    step.events().note(format!("system change: installing {list} with apt-get (--provision)"));
     apt(step, dir, &["update"]).await?;
     apt(step, dir, &[&["install", "-y", "--no-install-recommends"], &packages[..]].concat()).await?;
     match needed.iter().find(|needed| find(needed.program).is_none()) {
