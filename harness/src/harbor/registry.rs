@@ -23,7 +23,7 @@ impl Registry {
     pub fn new(harbor: &Harbor, ca: &str, account: &Account) -> Self {
         let config = ClientConfig {
             tls_certs_only: vec![Certificate { encoding: CertificateEncoding::Pem, data: ca.as_bytes().to_vec() }],
-            // Harbor is on this machine, whatever proxy the environment names: one that nothing goes through takes its place.
+            // Harbor is reached directly, as by `Api`: a proxy that nothing goes through takes the place of the environment's.
             https_proxy: Some("http://proxy.invalid".to_owned()),
             no_proxy: Some("0.0.0.0/0,::/0,*".to_owned()),
             ..Default::default()

@@ -184,7 +184,7 @@ impl Story<'_> {
                 Ok((judged, seen)) => {
                     let Judged { verdict, reason, stopped_at, drill } = judged;
                     // What a runbook of somebody's has left behind is not known.
-                    last = seen.filter(|_| cell.role != Role::Yours).map(|seen| LastLook { cell: cell.path(), seen });
+                    last = (cell.role != Role::Yours).then(|| LastLook { cell: cell.path(), seen });
                     let result = CellResult { drill, ..cell.result_of(verdict, since(begun), reason, stopped_at) };
                     let unexpected = !result.as_expected;
                     self.finish(events, result);
@@ -283,7 +283,7 @@ impl Story<'_> {
         before: &Inventory,
         state: &mut State,
         events: &Events,
-    ) -> Result<(Judged, Option<Observation>), LabError> {
+    ) -> Result<(Judged, Observation), LabError> {
         if matches!(state, State::Unknown) {
             if !self.scenario.fault_is_absolute() {
                 let again = |step: Step| async move {
@@ -300,7 +300,7 @@ impl Story<'_> {
             if !symptom.holds() {
                 let reason = symptom.words().to_owned();
                 let judged = Judged { verdict: Verdict::NotReproduced, reason, stopped_at: None, drill: None };
-                return Ok((judged, Some(seen)));
+                return Ok((judged, seen));
             }
             *state = State::Broken(Box::new(seen));
         }
@@ -324,7 +324,7 @@ impl Story<'_> {
         if still && same && cell.role != Role::Yours {
             *state = State::Broken(broken);
         }
-        Ok((judged, Some(seen)))
+        Ok((judged, seen))
     }
 
     /// Runs the cell's procedure on the broken lab, looks at what came of it, and judges.
